@@ -4,6 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from runledger.core.errors import InvalidDefinition
+from runledger.core.gate import check_identifier
+from runledger.core.limits import (
+    MAX_ATTEMPTS,
+    MAX_CRASH_BUDGET,
+    MAX_INT32,
+    MAX_RETRY_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+    MIN_INT32,
+    check_integer,
+    check_number,
+)
+
 DEFAULT_QUEUE = "default"
 
 
@@ -36,3 +49,49 @@ class JobDefinition:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     crash_budget: int = 3
     has_dead_letter_hook: bool = False
+
+
+def dead_letter_hook_type(job_type: str) -> str:
+    """The job type under which the dead-letter hook of ``job_type`` runs, as a durable job of its own."""
+    return f"{job_type}.on_dead_letter"
+
+
+def check_definition(definition: JobDefinition) -> JobDefinition:
+    """The same definition, with every setting within its limits. Raises InvalidDefinition, naming the setting."""
+    check_identifier(definition.job_type, field="job_type", error=InvalidDefinition)
+    check_identifier(definition.queue, field="queue", error=InvalidDefinition)
+    for setting, value, low, high in (
+        ("version", definition.version, 1, MAX_INT32),
+        ("max_attempts", definition.max_attempts, 1, MAX_ATTEMPTS),
+        ("timeout_seconds", definition.timeout_seconds, 1, MAX_TIMEOUT_SECONDS),
+        ("priority", definition.priority, MIN_INT32, MAX_INT32),
+        ("crash_budget", definition.crash_budget, 1, MAX_CRASH_BUDGET),
+    ):
+        check_integer(value, field=setting, low=low, high=high, error=InvalidDefinition)
+    if not isinstance(definition.is_enabled, bool):
+        raise InvalidDefinition("is_enabled must be True or False")
+    _check_retry(definition.retry)
+    return definition
+
+
+def _check_retry(policy: RetryPolicy) -> None:
+    if not isinstance(policy, RetryPolicy):
+        raise InvalidDefinition("retry must be a RetryPolicy")
+    check_retry_delay(policy.base_seconds, setting="retry.base_seconds")
+    check_retry_delay(policy.cap_seconds, setting="retry.cap_seconds")
+    check_number(policy.factor, field="retry.factor", low=1, high=10, error=InvalidDefinition)
+    if not isinstance(policy.jitter, bool):
+        raise InvalidDefinition("retry.jitter must be True or False")
+    if not isinstance(policy.overrides, Mapping):
+        raise InvalidDefinition("retry.overrides must map failure codes to seconds")
+    for failure_code, delay in policy.overrides.items():
+        check_identifier(failure_code, field="a failure code of retry.overrides", error=InvalidDefinition)
+        check_retry_delay(delay, setting="a delay of retry.overrides")
+
+
+def check_retry_delay(seconds: object, *, setting: str) -> float:
+    """The seconds, above zero and at most 30 days. Raises InvalidDefinition, naming the setting."""
+    delay = check_number(seconds, field=setting, low=0, high=MAX_RETRY_SECONDS, error=InvalidDefinition)
+    if delay <= 0:
+        raise InvalidDefinition(f"{setting} must be above zero")
+    return delay

@@ -1,0 +1,257 @@
+"""The catalog: which job types a program has, with what settings, and which function runs each.
+
+Whatever is wrong with a registration raises where it is written, at import, and not when the first job arrives.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, TypeVar
+from uuid import UUID
+
+from runledger.core.definitions import DEFAULT_QUEUE, JobDefinition, RetryPolicy, check_definition, check_retry_delay
+from runledger.core.errors import (
+    DisabledJobType,
+    DuplicateJobType,
+    InvalidDefinition,
+    InvalidHandler,
+    UnknownJobType,
+)
+from runledger.core.gate import IDENTIFIER_LIMIT, check_identifier
+from runledger.core.handlers import (
+    HOOK_SUFFIX,
+    DeadLetterHook,
+    HandlerFunction,
+    JobHandler,
+    RegisteredHandler,
+    check_callable,
+    hook_handler,
+)
+from runledger.core.payloads import payload_type_of
+from runledger.core.requests import JobRequest
+from runledger.core.states import JobStage
+
+Function = TypeVar("Function", bound=HandlerFunction)
+
+
+class JobCatalog:
+    """Job types with their handlers and settings. The arguments are the settings of types that name none."""
+
+    def __init__(
+        self,
+        *,
+        max_attempts: int = 3,
+        timeout_seconds: int = 300,
+        priority: int = 0,
+        queue: str = DEFAULT_QUEUE,
+        retry: RetryPolicy | None = None,
+        crash_budget: int = 3,
+    ) -> None:
+        self._defaults = check_definition(
+            JobDefinition(
+                job_type="defaults",
+                max_attempts=max_attempts,
+                timeout_seconds=timeout_seconds,
+                priority=priority,
+                queue=queue,
+                retry=RetryPolicy() if retry is None else retry,
+                crash_budget=crash_budget,
+            )
+        )
+        self._handlers: dict[str, RegisteredHandler] = {}
+        self._types_by_source: dict[Hashable, list[str]] = {}
+
+    def job(
+        self,
+        job_type: str,
+        *,
+        max_attempts: int | None = None,
+        timeout_seconds: int | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        version: int = 1,
+        enabled: bool = True,
+        retry: RetryPolicy | None = None,
+        crash_budget: int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Decorates a function of ``(context, payload)``, which is returned itself, so a test may call it plainly.
+
+        The settings are checked at once, the function when it is decorated. Raises InvalidIdentifier,
+        InvalidDefinition, DuplicateJobType or InvalidHandler.
+        """
+        definition = self._definition(
+            job_type, max_attempts, timeout_seconds, priority, queue, version, enabled, retry, crash_budget
+        )
+        self._refuse_duplicate(definition.job_type)
+
+        def register(function: Function) -> Function:
+            self._add(definition, function, None, source=function)
+            return function
+
+        return register
+
+    def register(
+        self,
+        handler: JobHandler,
+        *,
+        max_attempts: int | None = None,
+        timeout_seconds: int | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        version: int = 1,
+        enabled: bool = True,
+        retry: RetryPolicy | None = None,
+        crash_budget: int | None = None,
+    ) -> None:
+        """A handler object runs its ``job_type`` from now on; with ``on_dead_letter``, the catalog also holds the
+        internal job type under which that hook runs. Raises as ``job`` does."""
+        execute = getattr(handler, "execute", None)
+        if isinstance(handler, type) or execute is None or not hasattr(handler, "job_type"):
+            raise InvalidHandler("a handler is an object with job_type and execute(context, payload)")
+        definition = self._definition(
+            handler.job_type, max_attempts, timeout_seconds, priority, queue, version, enabled, retry, crash_budget
+        )
+        self._add(definition, execute, getattr(handler, "on_dead_letter", None), source=handler)
+
+    def retry_delay(self, job_type: str, failure_code: str, delay: timedelta | float) -> None:
+        """Attempts of ``job_type`` that fail with this code wait exactly ``delay`` (a timedelta or seconds), instead of
+        formula and jitter. Raises UnknownJobType, or InvalidDefinition, also for a code that has a delay already."""
+        handler = self.handler(job_type)
+        code = check_identifier(failure_code, field="failure_code", error=InvalidDefinition)
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        overrides = dict(handler.definition.retry.overrides)
+        if code in overrides:
+            raise InvalidDefinition(f"{job_type} already has a retry delay for {code}")
+        overrides[code] = check_retry_delay(seconds, setting="delay")
+        policy = replace(handler.definition.retry, overrides=MappingProxyType(overrides))
+        self._handlers[job_type] = replace(handler, definition=replace(handler.definition, retry=policy))
+
+    def request(
+        self,
+        job: str | HandlerFunction | JobHandler,
+        payload: Any = None,
+        *,
+        organization_id: UUID | str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        timeout_seconds: int | None = None,
+        next_run_at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: timedelta | None = None,
+        stage: JobStage | None = None,
+        expires_at: datetime | None = None,
+        tags: Sequence[str] = (),
+    ) -> JobRequest:
+        """A request for a job type of this catalog, named or by its handler; its payload fits the handler's type.
+
+        Raises UnknownJobType, DisabledJobType or InvalidPayload. The options are checked when it is enqueued.
+        """
+        handler = self.handler(job if isinstance(job, str) else self._type_of(job))
+        if not handler.definition.is_enabled:
+            raise DisabledJobType(f"job type {handler.job_type} is disabled in the catalog")
+        return JobRequest(
+            handler.job_type,
+            handler.payload_type.to_json({} if payload is None else payload),
+            organization_id=organization_id,
+            priority=priority,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            next_run_at=next_run_at,
+            delay=delay,
+            idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl,
+            stage=stage,
+            expires_at=expires_at,
+            tags=tags,
+        )
+
+    def handler(self, job_type: str) -> RegisteredHandler:
+        """What runs this type, also while it is disabled: queued work is still served. Raises UnknownJobType."""
+        try:
+            return self._handlers[job_type]
+        except (KeyError, TypeError):
+            raise UnknownJobType("the catalog has no job of this type", hint="job types: " + self._names()) from None
+
+    @property
+    def job_types(self) -> tuple[str, ...]:
+        """Every type, sorted, with those of dead-letter hooks."""
+        return tuple(sorted(self._handlers))
+
+    @property
+    def definitions(self) -> tuple[JobDefinition, ...]:
+        """The definition of every type, in the order of ``job_types``."""
+        return tuple(self._handlers[job_type].definition for job_type in self.job_types)
+
+    def __contains__(self, job_type: object) -> bool:
+        return isinstance(job_type, str) and job_type in self._handlers
+
+    def _definition(
+        self,
+        job_type: str,
+        max_attempts: int | None,
+        timeout_seconds: int | None,
+        priority: int | None,
+        queue: str | None,
+        version: int,
+        enabled: bool,
+        retry: RetryPolicy | None,
+        crash_budget: int | None,
+    ) -> JobDefinition:
+        defaults = self._defaults
+        return check_definition(
+            JobDefinition(
+                job_type=check_identifier(job_type, field="job_type"),
+                version=version,
+                max_attempts=defaults.max_attempts if max_attempts is None else max_attempts,
+                timeout_seconds=defaults.timeout_seconds if timeout_seconds is None else timeout_seconds,
+                priority=defaults.priority if priority is None else priority,
+                queue=check_identifier(defaults.queue if queue is None else queue, field="queue"),
+                is_enabled=enabled,
+                retry=defaults.retry if retry is None else retry,
+                crash_budget=defaults.crash_budget if crash_budget is None else crash_budget,
+            )
+        )
+
+    def _add(self, definition: JobDefinition, execute: object, hook: DeadLetterHook | None, *, source: object) -> None:
+        """The type and, with a hook, its internal type are registered; on any refusal neither is."""
+        job_type = definition.job_type
+        call = check_callable(execute, arity=2, name=f"the handler of {job_type}")
+        handler = RegisteredHandler(job_type, call, payload_type_of(call), definition)
+        added = [handler]
+        if hook is not None:
+            check_callable(hook, arity=3, name=f"on_dead_letter of {job_type}")
+            check_identifier(
+                job_type, field="job_type with on_dead_letter", limit_bytes=IDENTIFIER_LIMIT - len(HOOK_SUFFIX)
+            )
+            definition = replace(definition, has_dead_letter_hook=True)
+            added = [replace(handler, definition=definition, on_dead_letter=hook), hook_handler(handler, hook)]
+        for one in added:
+            self._refuse_duplicate(one.job_type)
+        self._handlers.update((one.job_type, one) for one in added)
+        self._types_by_source.setdefault(_reference(source), []).append(job_type)
+
+    def _refuse_duplicate(self, job_type: str) -> None:
+        if job_type in self._handlers:
+            raise DuplicateJobType(f"the catalog already has a handler for {job_type}")
+
+    def _type_of(self, source: object) -> str:
+        job_types = self._types_by_source.get(_reference(source), [])
+        if len(job_types) != 1:
+            reason = "several job types" if job_types else "no job type"
+            raise UnknownJobType(f"this function is registered under {reason} of the catalog")
+        return job_types[0]
+
+    def _names(self) -> str:
+        return ", ".join(self.job_types) or "none"
+
+
+def _reference(source: object) -> Hashable:
+    """The handler itself, so that bound methods compare equal; its identity when it cannot be hashed. The catalog
+    holds what it registered, so an identity is not given away again."""
+    try:
+        hash(source)
+    except TypeError:
+        return id(source)
+    return source

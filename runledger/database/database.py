@@ -1,0 +1,107 @@
+"""A database as an application uses it: a pool that opens on first use, in the process that uses it."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from runledger.core.errors import DatabaseUnavailable, RunledgerError
+from runledger.database.settings import connection_info, target_of
+from runledger.postgres.connection import LedgerConnection, PsycopgConnection, default_schema
+from runledger.postgres.statements import check_schema_name
+from runledger.postgres.violations import error_for
+
+POOL_SIZE = 10
+ACQUIRE_TIMEOUT_SECONDS = 10.0
+CONNECTION_MAX_AGE_SECONDS = 1_800.0
+
+
+class Database:
+    """Connections to one database and one schema. Cheap to make: nothing is opened before the first use.
+
+    Safe across fork: a pool belongs to the process that opened it, and a child opens its own. At most ``pool_size``
+    connections, each at most half an hour old; waiting for one ends after ten seconds with DatabaseUnavailable.
+    """
+
+    def __init__(self, url: str, *, schema: str | None = None, pool_size: int = POOL_SIZE) -> None:
+        self._conninfo = connection_info(url, "runledger")
+        self.target = target_of(url)
+        self.schema = default_schema() if schema is None else check_schema_name(schema)
+        self._pool_size = pool_size
+        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
+        self._pool_pid = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[LedgerConnection]:
+        """A transaction: committed at the end of the block, rolled back when it raises."""
+        with self._connection() as driver, driver.transaction():
+            yield PsycopgConnection(driver, self.schema)
+
+    @contextlib.contextmanager
+    def autocommit(self) -> Iterator[LedgerConnection]:
+        """A connection on which each statement commits by itself: for one statement, two round trips less."""
+        with self._connection() as driver:
+            yield PsycopgConnection(driver, self.schema)
+
+    def close(self) -> None:
+        """Every connection of this process is closed; the next use opens new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            if pool is not None and self._pool_pid == os.getpid():
+                pool.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        try:
+            with self._open_pool().connection(ACQUIRE_TIMEOUT_SECONDS) as driver:
+                yield driver
+        except RunledgerError:
+            raise
+        except (PoolTimeout, PoolClosed) as error:
+            raise DatabaseUnavailable(
+                f"no connection to {self.target} within {ACQUIRE_TIMEOUT_SECONDS:.0f} seconds",
+                internal_message=str(error),
+            ) from None
+        except psycopg.Error as error:
+            raise error_for(error) from error
+
+    def _open_pool(self) -> "ConnectionPool[psycopg.Connection[Any]]":
+        with self._lock:
+            if self._pool is None or self._pool_pid != os.getpid():
+                self._check_reachable()
+                self._pool = self._make_pool()
+                self._pool_pid = os.getpid()
+            return self._pool
+
+    def _make_pool(self) -> "ConnectionPool[psycopg.Connection[Any]]":
+        return ConnectionPool(
+            self._conninfo,
+            min_size=0,
+            max_size=self._pool_size,
+            max_lifetime=CONNECTION_MAX_AGE_SECONDS,
+            kwargs={"autocommit": True, "prepare_threshold": None},
+            open=True,
+        )
+
+    def _check_reachable(self) -> None:
+        """One connection is tried at once, so that a wrong URL fails with its reason and not as a pool timeout."""
+        connect(self._conninfo, self.target).close()
+
+
+def connect(conninfo: str, target: str) -> psycopg.Connection[Any]:
+    """One connection of our own: autocommit, nothing prepared on the server (safe behind transaction poolers).
+
+    Raises DatabaseUnavailable; the text names ``target`` and never the connection string.
+    """
+    try:
+        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        translated = error_for(error)
+        raise DatabaseUnavailable(
+            f"{target}: {translated}", internal_message=translated.internal_message, hint="check the database URL"
+        ) from None

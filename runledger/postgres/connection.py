@@ -1,0 +1,202 @@
+"""Somebody else's connection as ours: one small face over psycopg, SQLAlchemy and Django connections.
+
+Borrowing changes nothing on the connection and never ends its transaction. Rows come back as plain tuples whatever
+row factory the owner set, and JSON crosses as text both ways, because each owner decodes it differently.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+from sqlalchemy import Connection as CoreConnection
+from sqlalchemy.exc import DBAPIError
+
+from runledger.core.errors import InvalidConfiguration, TransactionAborted
+from runledger.postgres.statements import Parameters, Row, Statement, check_schema_name
+from runledger.postgres.tables import SCHEMA
+from runledger.postgres.violations import error_for
+
+AnyConnection: TypeAlias = Any
+"""A psycopg ``Connection``, a SQLAlchemy ``Connection`` or ORM ``Session``, a Django connection, or a ``Ledger``'s."""
+
+
+class LedgerConnection:
+    """A connection together with the schema that our tables live in. Make one with ``borrow``."""
+
+    __slots__ = ("schema",)
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+
+    def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
+        """Every row that ``statement`` returns. Raises the error of ours that says what the database refused."""
+        with self._translated():
+            return self._execute(statement.text(self.schema), parameters or {})
+
+    def copy_rows(self, target: str, rows: Iterable[Row]) -> None:
+        """Writes ``rows`` through COPY; ``target`` is ``table (columns)`` without a schema."""
+        with (
+            self._translated(),
+            self._driver_cursor() as cursor,
+            cursor.copy(f"COPY {self.schema}.{target} FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+
+    @property
+    def is_autocommit(self) -> bool:
+        """Whether each statement would commit by itself, because no transaction is open and none would begin."""
+        raise NotImplementedError
+
+    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+        raise NotImplementedError
+
+    @contextmanager
+    def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
+        raise InvalidConfiguration("COPY needs a psycopg 3 connection")
+        yield
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.Error, DBAPIError) as error:
+            raise error_for(error) from error
+
+    @property
+    def can_copy(self) -> bool:
+        return True
+
+
+class PsycopgConnection(LedgerConnection):
+    """Over a psycopg connection: our own pool's, or the caller's."""
+
+    __slots__ = ("driver",)
+
+    def __init__(self, driver: psycopg.Connection[Any], schema: str) -> None:
+        super().__init__(schema)
+        self.driver = driver
+
+    @property
+    def is_autocommit(self) -> bool:
+        return self.driver.autocommit and self.driver.info.transaction_status == TransactionStatus.IDLE
+
+    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+        with self.driver.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(text.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
+        with self.driver.cursor(row_factory=tuple_row) as cursor:
+            yield cursor
+
+
+class SqlAlchemyConnection(LedgerConnection):
+    """Over a SQLAlchemy Core connection; statements run through it, so its events fire."""
+
+    __slots__ = ("core",)
+
+    def __init__(self, core: CoreConnection, schema: str) -> None:
+        super().__init__(schema)
+        self.core = core
+
+    @property
+    def is_autocommit(self) -> bool:
+        return self.core.get_isolation_level() == "AUTOCOMMIT"
+
+    @property
+    def can_copy(self) -> bool:
+        return isinstance(self.core.connection.driver_connection, psycopg.Connection)
+
+    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+        result = self.core.exec_driver_sql(text, parameters)
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+    @contextmanager
+    def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
+        driver = self.core.connection.driver_connection
+        if not isinstance(driver, psycopg.Connection):
+            raise InvalidConfiguration("COPY needs a psycopg 3 connection")
+        with driver.cursor(row_factory=tuple_row) as cursor:
+            yield cursor
+
+
+class DjangoConnection(LedgerConnection):
+    """Over a Django connection; its cursor wrapper keeps Django's own state of the transaction right."""
+
+    __slots__ = ("django",)
+
+    def __init__(self, django: Any, schema: str) -> None:
+        super().__init__(schema)
+        self.django = django
+
+    @property
+    def is_autocommit(self) -> bool:
+        return not self.django.in_atomic_block and bool(self.django.get_autocommit())
+
+    @property
+    def can_copy(self) -> bool:
+        self.django.ensure_connection()
+        return isinstance(self.django.connection, psycopg.Connection)
+
+    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+        with self.django.cursor() as cursor:
+            cursor.execute(text, parameters)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    @contextmanager
+    def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
+        with self.django.cursor():  # opens the connection and refuses in a broken atomic block
+            pass
+        with self.django.connection.cursor(row_factory=tuple_row) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from django.db import Error as DjangoError
+        from django.db.transaction import TransactionManagementError
+
+        try:
+            yield
+        except TransactionManagementError as error:
+            raise TransactionAborted("the transaction has already failed; roll it back first") from error
+        except DjangoError as error:
+            raise error_for(error) from error
+
+
+def default_schema() -> str:
+    """``RUNLEDGER_SCHEMA``, else ``runledger``."""
+    return check_schema_name(os.environ.get("RUNLEDGER_SCHEMA") or SCHEMA)
+
+
+def borrow(connection: AnyConnection, schema: str | None = None) -> LedgerConnection:
+    """``connection`` as ours, for the functions of this package; its transaction stays the owner's.
+
+    Raises InvalidConfiguration for anything that is none of the kinds named by ``AnyConnection``.
+    """
+    if isinstance(connection, LedgerConnection):
+        return connection
+    schema = default_schema() if schema is None else check_schema_name(schema)
+    if isinstance(connection, psycopg.Connection):
+        return PsycopgConnection(connection, schema)
+    if isinstance(connection, CoreConnection):
+        return SqlAlchemyConnection(connection, schema)
+    return _borrow_wrapped(connection, schema)
+
+
+def _borrow_wrapped(connection: Any, schema: str) -> LedgerConnection:
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(connection).__mro__}
+    if "sqlalchemy.orm.session.Session" in kinds or "sqlalchemy.orm.scoping.scoped_session" in kinds:
+        return SqlAlchemyConnection(connection.connection(), schema)
+    if any(kind.startswith(("django.db.", "django.utils.connection.")) for kind in kinds):
+        if connection.vendor != "postgresql":
+            raise InvalidConfiguration(f"the Django database {connection.alias!r} is not PostgreSQL")
+        return DjangoConnection(connection, schema)
+    raise InvalidConfiguration(
+        f"cannot use a {type(connection).__name__} as a connection; pass a psycopg, SQLAlchemy or Django connection"
+    )

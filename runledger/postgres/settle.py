@@ -1,0 +1,394 @@
+"""Settle: write how attempts ended, many at once, each fenced by its lease.
+
+The lease rows are locked first, in the order of their ids, and only then judged by the wall clock: a lease that ends
+while its settle waits for the row is refused. Everything else follows from the locked rows, in the same statement.
+Ids that do not come back were not settled: their lease was lost, and nothing was written for them.
+
+Successes, which are most of all settles, have a lean statement of their own; every other end shares the full one,
+whoever reports it: the worker itself, the keeper for a dead worker, or the reaper for a lapsed lease.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    Boolean,
+    Double,
+    Integer,
+    SmallInteger,
+    Text,
+    Uuid,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.types import BigInteger
+
+from runledger.core.results import Ended, LeaseCheck, Succeeded
+from runledger.core.states import JobEventType, JobStatus, Outcome
+from runledger.postgres import tables
+from runledger.postgres.connection import AnyConnection, borrow
+from runledger.postgres.expressions import (
+    CLOCK,
+    ONE,
+    ONE_SECOND,
+    TRUE,
+    ZERO,
+    as_text,
+    constant,
+    literal,
+    new_id,
+    parameter,
+    row_address,
+    rows_of,
+)
+from runledger.postgres.statements import Parameters, Statement
+from runledger.postgres.tables import (
+    job_attempts,
+    job_dead_letters,
+    job_definitions,
+    job_events,
+    job_leases,
+    job_queue,
+    job_ready,
+    job_scheduled,
+)
+
+_SUCCEEDED_COLUMNS: dict[str, Any] = {
+    "job_id": Uuid,
+    "lease_token": BigInteger,
+    "output": Text,
+    "started_ago": Double,
+    "finished_ago": Double,
+    "cpu_ms": Integer,
+    "max_rss_kb": Integer,
+}
+_ENDED_COLUMNS: dict[str, Any] = _SUCCEEDED_COLUMNS | {
+    "outcome": Text,
+    "final_status": Text,
+    "status_reason": Text,
+    "retry_seconds": Double,
+    "is_refunded": Boolean,
+    "is_continued": Boolean,
+    "is_unstarted": Boolean,
+    "error_code": Text,
+    "error_message": Text,
+    "traceback": Text,
+    "exit_signal": SmallInteger,
+}
+
+_LEASE = job_leases.c
+
+
+def _held(reported: Any) -> CTE:
+    """The reported leases that exist under their token, locked in the order of their ids."""
+    columns = [column for column in reported.c if column.name not in ("job_id", "lease_token", "ordinal")]
+    return (
+        select(row_address("job_leases").label("address"), *_LEASE, *columns)
+        .select_from(
+            job_leases.join(
+                reported, (_LEASE.job_id == reported.c.job_id) & (_LEASE.lease_token == reported.c.lease_token)
+            )
+        )
+        .order_by(_LEASE.job_id)
+        .with_for_update(of=job_leases)
+        .cte("held")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _judged(held: CTE, condition: Any) -> CTE:
+    return select(held, CLOCK.label("settled_at")).where(condition).cte("live").prefix_with("MATERIALIZED")
+
+
+def _ended(live: CTE) -> CTE:
+    return (
+        delete(job_leases)
+        .where(row_address("job_leases") == func.any(func.array(select(live.c.address).scalar_subquery())))
+        .cte("ended")
+    )
+
+
+def _attempted(live: CTE, extra: dict[str, Any], condition: Any = None) -> CTE:
+    """One attempt row for each ended lease; times come from the database's clock less what the worker measured."""
+    row = live.c
+    values = {
+        "job_id": row.job_id,
+        "lease_token": row.lease_token,
+        "run_number": row.run_number,
+        "attempt": row.attempt,
+        "leased_at": row.leased_at,
+        "started_at": func.greatest(row.settled_at - row.started_ago * ONE_SECOND, row.leased_at),
+        "finished_at": func.greatest(row.settled_at - row.finished_ago * ONE_SECOND, row.leased_at),
+        "cpu_ms": row.cpu_ms,
+        "max_rss_kb": row.max_rss_kb,
+        "worker_id": row.worker_id,
+    } | extra
+    rows = select(*(value.label(name) for name, value in values.items()))
+    return (
+        insert(job_attempts)
+        .from_select(list(values), rows if condition is None else rows.where(condition))
+        .cte("attempted")
+    )
+
+
+def _settle_succeeded() -> Any:
+    live = _judged(held := _held(rows_of("reported", **_SUCCEEDED_COLUMNS)), held.c.lease_expires_at > CLOCK)
+    completed = (
+        update(job_queue)
+        .where(job_queue.c.id == live.c.job_id)
+        .values(
+            final_status=literal(JobStatus.SUCCEEDED, tables.job_status),
+            finished_at=live.c.settled_at,
+            run_number=live.c.run_number,
+            attempt=live.c.attempt,
+            output=cast(live.c.output, JSONB),
+            progress_done=live.c.progress_done,
+            progress_total=live.c.progress_total,
+        )
+        .cte("completed")
+    )
+    return select(as_text(live.c.job_id)).add_cte(
+        _ended(live),
+        _attempted(live, {"outcome": literal(Outcome.SUCCEEDED, tables.job_outcome)}),
+        completed,
+    )
+
+
+def _completed(live: CTE) -> CTE:
+    """The record learns the end of the job, or keeps what the next attempt needs."""
+    row = live.c
+    is_final = row.final_status.is_not(None)
+    return (
+        update(job_queue)
+        .where(job_queue.c.id == row.job_id)
+        .where(or_(is_final, row.is_continued, row.checkpoint.is_not(None), row.progress_done.is_not(None)))
+        .values(
+            final_status=cast(row.final_status, tables.job_status),
+            finished_at=case((is_final, row.settled_at)),
+            status_reason=row.status_reason,
+            run_number=row.run_number + cast(row.is_continued, Integer),
+            attempt=case((row.is_continued, ZERO), else_=row.attempt - cast(row.is_refunded, Integer)),
+            output=cast(row.output, JSONB),
+            last_error_code=case((is_final, row.error_code)),
+            last_error_message=case((is_final, row.error_message)),
+            checkpoint=func.coalesce(row.checkpoint, job_queue.c.checkpoint),
+            progress_done=row.progress_done,
+            progress_total=row.progress_total,
+        )
+        .cte("completed")
+    )
+
+
+def _waiting(live: CTE, name: str, place: Any, condition: Any, next_run_at: Any) -> CTE:
+    row = live.c
+    return (
+        insert(place)
+        .from_select(
+            ["job_id", "next_run_at", "workflow_run_id", "priority", "run_number", "attempt", "job_type"],
+            select(
+                row.job_id,
+                next_run_at,
+                row.workflow_run_id,
+                row.priority,
+                row.run_number + cast(row.is_continued, Integer),
+                case((row.is_continued, ZERO), else_=row.attempt - cast(row.is_refunded, Integer)),
+                row.job_type,
+            )
+            .where(row.final_status.is_(None))
+            .where(condition),
+        )
+        .cte(name)
+    )
+
+
+def _dead_lettered(live: CTE) -> CTE:
+    row = live.c
+    return (
+        upsert(job_dead_letters)
+        .from_select(
+            [
+                "job_id",
+                "run_number",
+                "attempt",
+                "job_type",
+                "organization_id",
+                "error_code",
+                "error_message",
+                "payload_snapshot",
+                "checkpoint_snapshot",
+                "failed_at",
+            ],
+            select(
+                row.job_id,
+                row.run_number,
+                row.attempt,
+                row.job_type,
+                job_queue.c.organization_id,
+                row.error_code,
+                row.error_message,
+                job_queue.c.payload,
+                func.coalesce(row.checkpoint, job_queue.c.checkpoint),
+                row.settled_at,
+            )
+            .select_from(live.join(job_queue, job_queue.c.id == row.job_id))
+            .where(row.final_status == constant(JobStatus.DEAD_LETTERED.value)),
+        )
+        .on_conflict_do_nothing()
+        .cte("dead_lettered")
+    )
+
+
+def _hooks(live: CTE) -> tuple[CTE, CTE, CTE]:
+    """A job for each dead letter whose type has a hook: delivered like any job, whoever dead-lettered."""
+    row = live.c
+    hook_definitions = job_definitions.alias("hook_definitions")
+    detail = func.jsonb_build_object(
+        *_keyed(job_id=row.job_id, run_number=row.run_number, attempt=row.attempt, code=row.error_code),
+        *_keyed(message=row.error_message, reason=row.status_reason, payload=job_queue.c.payload),
+    )
+    hooks = (
+        select(
+            new_id().label("id"),
+            hook_definitions.c.job_type,
+            job_queue.c.organization_id,
+            detail.label("payload"),
+            hook_definitions.c.default_priority.label("priority"),
+            hook_definitions.c.max_attempts,
+            hook_definitions.c.default_timeout_seconds.label("timeout_seconds"),
+            row.job_id.label("parent_job_id"),
+        )
+        .select_from(
+            live.join(job_queue, job_queue.c.id == row.job_id)
+            .join(job_definitions, job_definitions.c.job_type == row.job_type)
+            .join(hook_definitions, hook_definitions.c.job_type == job_definitions.c.dead_letter_job_type)
+        )
+        .where(row.final_status == constant(JobStatus.DEAD_LETTERED.value))
+        .cte("hooks")
+        .prefix_with("MATERIALIZED")
+    )
+    recorded = insert(job_queue).from_select([column.name for column in hooks.c], select(hooks)).cte("hooks_recorded")
+    readied = (
+        insert(job_ready)
+        .from_select(
+            ["job_id", "next_run_at", "priority", "run_number", "attempt", "job_type"],
+            select(hooks.c.id, CLOCK, hooks.c.priority, ONE, ZERO, hooks.c.job_type),
+        )
+        .cte("hooks_readied")
+    )
+    return hooks, recorded, readied
+
+
+def _keyed(**columns: Any) -> list[Any]:
+    return [part for name, column in columns.items() for part in (constant(name), column)]
+
+
+def _told(live: CTE) -> CTE:
+    """Ends that no attempt row tells of: given back unstarted, expired before the start, continued in a next run."""
+    row = live.c
+    event_type = case(
+        (row.is_continued, literal(JobEventType.REQUEUED, tables.job_event_type)),
+        (row.final_status.is_not(None), literal(JobEventType.CANCELED, tables.job_event_type)),
+        else_=literal(JobEventType.RELEASED, tables.job_event_type),
+    )
+    return (
+        insert(job_events)
+        .from_select(
+            ["job_id", "run_number", "attempt", "event_type", "actor", "reason", "detail"],
+            select(
+                row.job_id,
+                row.run_number,
+                row.attempt,
+                event_type,
+                row.worker_id,
+                row.status_reason,
+                func.jsonb_build_object(*_keyed(lease_token=row.lease_token, leased_at=row.leased_at)),
+            ).where(or_(row.is_unstarted, row.is_continued)),
+        )
+        .cte("told")
+    )
+
+
+def _settle_ended() -> Any:
+    held = _held(rows_of("reported", **_ENDED_COLUMNS))
+    lease_check = parameter("lease_check", Text)
+    live = _judged(
+        held,
+        case(
+            (lease_check == constant("LIVE"), held.c.lease_expires_at > CLOCK),
+            (lease_check == constant("LAPSED"), held.c.lease_expires_at <= CLOCK),
+            else_=TRUE,
+        ),
+    )
+    row = live.c
+    retry_at = row.settled_at + row.retry_seconds * ONE_SECOND
+    attempted = _attempted(
+        live,
+        {
+            "outcome": cast(row.outcome, tables.job_outcome),
+            "error_code": row.error_code,
+            "error_message": row.error_message,
+            "traceback": row.traceback,
+            "exit_signal": row.exit_signal,
+            "retry_at": case((row.final_status.is_(None), func.coalesce(retry_at, row.settled_at))),
+        },
+        ~row.is_unstarted,
+    )
+    is_later = func.coalesce(row.retry_seconds, ZERO) > ZERO
+    place_in_line = case((row.is_refunded, row.next_run_at), else_=row.settled_at)
+    return select(as_text(row.job_id)).add_cte(
+        _ended(live),
+        attempted,
+        _completed(live),
+        _waiting(live, "readied", job_ready, ~is_later, place_in_line),
+        _waiting(live, "scheduled", job_scheduled, is_later, retry_at),
+        _dead_lettered(live),
+        *_hooks(live),
+        _told(live),
+    )
+
+
+SETTLE_SUCCEEDED = Statement("settle_succeeded", _settle_succeeded())
+SETTLE_ENDED = Statement("settle_ended", _settle_ended())
+
+
+def succeeded_parameters(results: Sequence[Succeeded]) -> Parameters:
+    return {f"{name}s": [getattr(one, name) for one in results] for name in _SUCCEEDED_COLUMNS}
+
+
+def ended_parameters(results: Sequence[Ended], lease_check: LeaseCheck) -> Parameters:
+    parameters: Parameters = {f"{name}s": [getattr(one, name) for one in results] for name in _ENDED_COLUMNS}
+    parameters["outcomes"] = [one.outcome.value for one in results]
+    parameters["final_statuss"] = [one.final_status.value if one.final_status else None for one in results]
+    parameters["lease_check"] = lease_check.value
+    return parameters
+
+
+def settle_jobs(
+    connection: AnyConnection,
+    results: Sequence[Succeeded | Ended],
+    *,
+    lease_check: LeaseCheck = LeaseCheck.LIVE,
+) -> set[str]:
+    """Every result whose lease passes is written: attempt, end or next place of the job, dead letter, hook.
+
+    Answers with the ids that were settled. An id that is missing had lost its lease, and nothing was written for it.
+    Locks the lease rows in the order of their ids. At most two statements, whatever the number of results.
+    """
+    ledger = borrow(connection)
+    settled: set[str] = set()
+    successes = [one for one in results if isinstance(one, Succeeded)]
+    ends = [one for one in results if isinstance(one, Ended)]
+    if successes:
+        settled.update(row[0] for row in ledger.fetch(SETTLE_SUCCEEDED, succeeded_parameters(successes)))
+    if ends:
+        settled.update(row[0] for row in ledger.fetch(SETTLE_ENDED, ended_parameters(ends, lease_check)))
+    return settled

@@ -1,0 +1,83 @@
+"""What the database refuses becomes an error of ours: in this module and nowhere else.
+
+The order is constraint name, then SQLSTATE, then ``QueryFailed``. The text of the driver may contain values and
+names, so it goes to ``internal_message`` and never into ``str``.
+"""
+
+from collections.abc import Mapping
+
+from runledger.core import errors
+from runledger.core.errors import RunledgerError
+
+_BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
+    "uq_job_queue_type_idempotency_org": (errors.AlreadyEnqueued, "the idempotency key is already taken"),
+    "uq_job_queue_type_idempotency_global": (errors.AlreadyEnqueued, "the idempotency key is already taken"),
+    "uq_job_queue_schedule_slot": (errors.AlreadyEnqueued, "this slot of the schedule has already fired"),
+    "ck_job_queue_idempotency_enqueue_request": (
+        errors.RequestSnapshotMissing,
+        "a keyed job must carry the snapshot of its request",
+    ),
+    "ck_job_leases_progress": (errors.InvalidProgress, "progress must be 0 <= done <= total"),
+    "job_runtime_configs_job_type_fkey": (errors.DefinitionNotFound, "no definition of this job type is stored"),
+    "job_schedules_job_type_fkey": (errors.DefinitionNotFound, "no definition of this job type is stored"),
+}
+
+_BY_SQLSTATE: Mapping[str, tuple[type[RunledgerError], str]] = {
+    "23505": (errors.UniqueViolation, "a row with this identity already exists"),
+    "23503": (errors.RelatedResourceMissing, "something this row refers to does not exist"),
+    "23001": (errors.RelatedResourceStillReferenced, "other rows still refer to this one"),
+    "23514": (errors.BusinessRuleViolation, "a rule of the database refuses these values"),
+    "23502": (errors.RequiredFieldMissing, "a required value is missing"),
+    "42501": (errors.PermissionDenied, "the database role lacks a grant for this operation"),
+    "25P02": (errors.TransactionAborted, "the transaction has already failed; roll it back first"),
+    "25006": (errors.DatabaseUnavailable, "the database is read-only: a standby, or a primary that was demoted"),
+    "55P03": (errors.LockNotAvailable, "a lock was not granted in time; nothing was written"),
+    "40001": (errors.SerializationFailure, "concurrent transactions collided; run the transaction again"),
+    "40P01": (errors.SerializationFailure, "concurrent transactions collided; run the transaction again"),
+    "42P01": (errors.SchemaMissing, "the tables of Runledger are not there; run `runledger migrate`"),
+    "3F000": (errors.SchemaMissing, "the schema of Runledger is not there; run `runledger migrate`"),
+    "42703": (errors.SchemaBehind, "a column is missing; run `runledger migrate`"),
+    "42883": (errors.SchemaBehind, "a function is missing; run `runledger migrate`"),
+    "53300": (errors.DatabaseUnavailable, "the database accepts no more connections"),
+    "28P01": (errors.DatabaseUnavailable, "the database refused the password"),
+    "28000": (errors.DatabaseUnavailable, "the database refused the role"),
+    "3D000": (errors.DatabaseUnavailable, "the database does not exist"),
+}
+
+_UNAVAILABLE_CLASSES = ("08", "57P")
+
+
+def error_for(driver_error: BaseException) -> RunledgerError:
+    """The error of ours that says what ``driver_error`` means; the caller raises it ``from`` the original.
+
+    Understands psycopg, psycopg2, SQLAlchemy's and Django's wrappers around them.
+    """
+    original = _unwrap(driver_error)
+    sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    constraint = getattr(getattr(original, "diag", None), "constraint_name", None)
+    detail = f"{type(original).__name__} sqlstate={sqlstate} constraint={constraint}: {original}"
+    if constraint in _BY_CONSTRAINT:
+        error_class, message = _BY_CONSTRAINT[constraint]
+    elif sqlstate in _BY_SQLSTATE:
+        error_class, message = _BY_SQLSTATE[sqlstate]
+    elif _means_unavailable(original, sqlstate):
+        error_class, message = errors.DatabaseUnavailable, "the database cannot be reached"
+    else:
+        error_class, message = errors.QueryFailed, "the database refused the statement"
+    return error_class(message, internal_message=detail)
+
+
+def _unwrap(error: BaseException) -> BaseException:
+    """SQLAlchemy keeps the driver's error in ``orig``, Django in ``__cause__``."""
+    for _ in range(4):
+        inner = getattr(error, "orig", None) or error.__cause__
+        if getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or inner is None:
+            return error
+        error = inner
+    return error
+
+
+def _means_unavailable(error: BaseException, sqlstate: str | None) -> bool:
+    if sqlstate is not None:
+        return sqlstate.startswith(_UNAVAILABLE_CLASSES)
+    return type(error).__name__ in {"OperationalError", "InterfaceError", "PoolTimeout", "ConnectionTimeout"}
