@@ -135,8 +135,7 @@ def failure_of(exception: BaseException) -> Failure:
     the same code would be refused again; anything else, SystemExit included, is RETRYABLE with its class as code.
     """
     if isinstance(exception, JobFailure):
-        outcome, code, message = exception.outcome, exception.code, exception.message
-        return Failure(outcome, code, message, traceback_text(exception), exception.retry_after_seconds)
+        return _failure_as_told(exception)
     if isinstance(exception, InvalidProgress | InvalidCheckpoint):
         return terminal_failure_of(exception)
     if isinstance(exception, JobTimeout):
@@ -183,6 +182,17 @@ def _policy_delay(policy: RetryPolicy, code: str, attempt: int, chance: float) -
     exponent = min(max(attempt, 1), _MAX_EXPONENT)
     full = min(policy.base_seconds * policy.factor**exponent, policy.cap_seconds)
     return max(chance * full, min(_MIN_DELAY_SECONDS, full)) if policy.jitter else full
+
+
+def _failure_as_told(exception: JobFailure) -> Failure:
+    """Checked once more: a subclass may have its own ``__init__``, and attributes can be set."""
+    return Failure(
+        Outcome.TERMINAL if exception.outcome == Outcome.TERMINAL else Outcome.RETRYABLE,
+        _failure_code(exception.code),
+        clean_text(exception.message or Exception.__str__(exception), MESSAGE_LIMIT),
+        traceback_text(exception),
+        _retry_after_seconds(exception.retry_after_seconds),
+    )
 
 
 def _failure_code(code: object) -> str:

@@ -65,7 +65,7 @@ def encode_json(
     _admit(value, error=error, limit_bytes=limit_bytes, field=field)
     try:
         text = _ENCODER.encode(value)
-    except (ValueError, TypeError, RecursionError, RuntimeError):  # another thread changed it after the check
+    except (ValueError, TypeError, RuntimeError):  # another thread changed it after the check
         raise error(f"{field} cannot be stored as JSON") from None
     if (len(text) if text.isascii() else len(text.encode("utf-8", "replace"))) > limit_bytes:
         raise error(f"{field} is larger than {limit_bytes:,} bytes")
@@ -97,8 +97,8 @@ def _admit(value: JsonValue, *, error: type[ValidationError], limit_bytes: int, 
         raise error(f"{field}{''.join(reversed(refusal.path))} {refusal.reason}") from None
     except _TooLarge:
         raise error(f"{field} is larger than {limit_bytes:,} bytes") from None
-    except RecursionError:
-        raise error(f"{field} is nested too deeply") from None
+    except RuntimeError:  # RecursionError near the end of the caller's stack, or a dict that changed meanwhile
+        raise error(f"{field} cannot be stored as JSON") from None
 
 
 def _measure(value: object, depth: int, limit: int) -> int:

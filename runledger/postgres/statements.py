@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from runledger.core.errors import InvalidConfiguration
 from runledger.postgres.tables import SCHEMA
 
-_DIALECT = PGDialect(paramstyle="pyformat")
+_DIALECT = PGDialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _PLACEHOLDER = re.compile(rf"\b{SCHEMA}\.(?=[a-z_])")
 
@@ -47,7 +47,7 @@ class Statement:
 
     def _compile(self, schema: str) -> str:
         compiled = self.core.compile(dialect=_DIALECT)
-        hidden = [name for name, bind in compiled.binds.items() if bind.value is not None or bind.callable]
+        hidden = [name for name, value in compiled.params.items() if value is not None]
         if hidden:
             raise AssertionError(f"statement {self.name} hides values in parameters {hidden}; write them as literals")
         text = f"/* runledger:{self.name} */ {compiled}"

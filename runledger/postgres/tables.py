@@ -3,6 +3,8 @@
 Everything is qualified with the placeholder schema ``runledger``; ``statements.py`` puts the chosen one in.
 """
 
+from enum import StrEnum
+
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -28,7 +30,7 @@ metadata = MetaData(schema=SCHEMA)
 Timestamp = DateTime(timezone=True)
 
 
-def _enum(name: str, values: type[states.StrEnum]) -> ENUM:
+def _enum(name: str, values: type[StrEnum]) -> ENUM:
     return ENUM(*(value.value for value in values), name=name, schema=SCHEMA, create_type=False)
 
 

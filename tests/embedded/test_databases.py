@@ -1,5 +1,6 @@
 """Which server the tests get, and databases of their own on it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +27,8 @@ NO_DOCKER = {"DOCKER_HOST": "tcp://127.0.0.1:9"}
 
 
 @pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory, pristine_data: Path) -> Iterator[str]:
-    home = pristine_data.parent
-    with running_server(home, TEST_SETTINGS) as server:
+def server_url(initialised_home: Path) -> Iterator[str]:
+    with running_server(initialised_home, TEST_SETTINGS) as server:
         yield server.url()
 
 
@@ -71,6 +71,7 @@ def test_a_given_url_that_does_not_work_is_not_passed_over_and_not_shown() -> No
 
 def test_a_role_that_may_not_create_databases_is_refused(server_url: str) -> None:
     with connect_as_admin(server_url) as connection:
+        connection.execute("DROP ROLE IF EXISTS modest")
         connection.execute("CREATE ROLE modest LOGIN")
     with (
         scoped_environment(RUNLEDGER_TEST_DATABASE_URL=server_url.replace("user=postgres", "user=modest")),
@@ -210,7 +211,7 @@ def test_databases_of_processes_that_are_gone_are_dropped_and_others_stay(server
         ("postgresql:///postgres?host=%2Ftmp%2Fx&user=u", "postgresql:///a%20b?host=%2Ftmp%2Fx&user=u"),
         ("postgres://h", "postgres://h/a%20b"),
         ("postgresql://h?dbname=old", "postgresql://h/a%20b"),
-        ("host=h dbname=old", "host=h dbname='a b'"),
+        ("host=h dbname=old", "dbname='a b' host=h"),
     ],
 )
 def test_another_database_of_the_same_server_keeps_everything_else(server: str, expected: str) -> None:
@@ -227,6 +228,4 @@ def test_scoped_variables_are_restored_after_an_error() -> None:
 
 
 def read_variables() -> tuple[str | None, str | None]:
-    import os
-
     return os.environ.get("RL_ONE"), os.environ.get("RL_TWO")

@@ -20,14 +20,10 @@ COMMAND = "from runledger.cli.local import db; db(prog_name='db')"
 
 
 @pytest.fixture
-def stopped_home(directory: Path, pristine_data: Path) -> Iterator[Path]:
+def stopped_home(home: Path) -> Iterator[Path]:
     """The home of the command holds a database that is stopped."""
-    home = directory / "pg18"
-    home.mkdir(mode=0o711)
-    subprocess.run(["cp", "-a", pristine_data, home / "data"], check=True)
-    with scoped_environment(RUNLEDGER_HOME=str(directory)):
+    with scoped_environment(RUNLEDGER_HOME=str(home.parent)):
         yield home
-        EmbeddedServer(home).destroy()
 
 
 @pytest.fixture
@@ -100,6 +96,7 @@ def test_a_directory_of_another_version_is_bad_configuration_and_reset_helps(sto
     assert refused.exit_code == 78
     assert "runledger db reset" in refused.stderr
     assert run("reset", "--yes").exit_code == 0
+    assert json.loads(run("status", "--json").stdout)["version"] == "18"
 
 
 @pytest.mark.parametrize("command", [("stop",), ("reset", "--yes")])

@@ -80,12 +80,12 @@ def test_only_the_server_can_read_its_files_and_git_ignores_them(new_home: Path)
     assert not sockets.exists()
 
 
-def test_destroy_leaves_no_data(home: Path) -> None:
-    server = EmbeddedServer(home, TEST_SETTINGS)
+def test_destroy_leaves_no_data(new_home: Path) -> None:
+    server = EmbeddedServer(new_home, TEST_SETTINGS)
     server.start()
     server.destroy()
     assert server.status().state is ServerState.ABSENT
-    assert not (home / "data").exists()
+    assert not (new_home / "data").exists()
 
 
 @pytest.mark.parametrize("settings", [DEVELOPMENT_SETTINGS, TEST_SETTINGS, DURABLE_SETTINGS])

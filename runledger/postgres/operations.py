@@ -1,0 +1,331 @@
+"""What people and programs do to single jobs: cancel, requeue, reschedule. Each says who and why in the timeline."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, Text, Uuid, and_, delete, func, insert, null, or_, select, update
+
+from runledger.core import errors
+from runledger.core.gate import REASON_LIMIT, clean_text
+from runledger.core.jobs import Scope
+from runledger.core.states import JOB_TRANSITIONS, JobEventType, JobStatus, Outcome
+from runledger.postgres import tables
+from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
+from runledger.postgres.expressions import CLOCK, ONE, ZERO, as_text, constant, literal, parameter
+from runledger.postgres.statements import Parameters, Statement
+from runledger.postgres.tables import job_attempts, job_events, job_leases, job_queue, job_ready, job_scheduled, jobs
+
+TRIES = 10
+"""How often an operation looks again when the job moved from one place to another under its eyes."""
+
+_record = job_queue.c
+_job_id = parameter("job_id", Uuid)
+_IN_SCOPE = or_(
+    parameter("scope_kind", Text) == constant("any"),
+    and_(parameter("scope_kind", Text) == constant("global"), _record.organization_id.is_(None)),
+    and_(
+        parameter("scope_kind", Text) == constant("organization"),
+        _record.organization_id == parameter("scope_organization_id", Uuid),
+    ),
+)
+_reason = parameter("reason", Text)
+_actor = parameter("actor", Text)
+
+
+def _left(name: str, place: Any) -> Any:
+    return (
+        delete(place)
+        .where(place.c.job_id == select(_record.id).where(_record.id == _job_id).where(_IN_SCOPE).scalar_subquery())
+        .returning(*place.c)
+        .cte(name)
+    )
+
+
+_ready, _scheduled, _leased = _left("ready", job_ready), _left("scheduled", job_scheduled), _left("leased", job_leases)
+_none = null()
+_taken = (
+    select(
+        _ready.c.job_id,
+        _ready.c.run_number,
+        _ready.c.attempt,
+        _none.cast(BigInteger).label("lease_token"),
+        _none.cast(tables.Timestamp).label("lease_expires_at"),
+    )
+    .union_all(
+        select(
+            _scheduled.c.job_id,
+            _scheduled.c.run_number,
+            _scheduled.c.attempt,
+            _none.cast(BigInteger),
+            _none.cast(tables.Timestamp),
+        ),
+        select(
+            _leased.c.job_id, _leased.c.run_number, _leased.c.attempt, _leased.c.lease_token, _leased.c.lease_expires_at
+        ),
+    )
+    .cte("taken")
+)
+_attempted = (
+    insert(job_attempts)
+    .from_select(
+        [
+            "job_id",
+            "lease_token",
+            "run_number",
+            "attempt",
+            "leased_at",
+            "finished_at",
+            "outcome",
+            "worker_id",
+            "error_code",
+            "error_message",
+        ],
+        select(
+            _leased.c.job_id,
+            _leased.c.lease_token,
+            _leased.c.run_number,
+            _leased.c.attempt,
+            _leased.c.leased_at,
+            CLOCK,
+            literal(Outcome.CANCELED, tables.job_outcome),
+            _leased.c.worker_id,
+            constant("job.canceled"),
+            _reason,
+        ),
+    )
+    .cte("attempted")
+)
+_completed = (
+    update(job_queue)
+    .where(_record.id == _taken.c.job_id)
+    .values(
+        final_status=literal(JobStatus.CANCELED, tables.job_status),
+        finished_at=CLOCK,
+        quiesces_at=_taken.c.lease_expires_at,
+        run_number=_taken.c.run_number,
+        attempt=_taken.c.attempt,
+        status_reason=func.coalesce(_reason, constant("CANCELED")),
+        checkpoint=func.coalesce(
+            select(_leased.c.checkpoint).where(_leased.c.job_id == _taken.c.job_id).scalar_subquery(),
+            _record.checkpoint,
+        ),
+    )
+    .cte("completed")
+)
+_told = (
+    insert(job_events)
+    .from_select(
+        ["job_id", "run_number", "attempt", "event_type", "actor", "reason", "detail"],
+        select(
+            _taken.c.job_id,
+            _taken.c.run_number,
+            func.nullif(_taken.c.attempt, ZERO),
+            literal(JobEventType.CANCELED, tables.job_event_type),
+            _actor,
+            _reason,
+            func.jsonb_strip_nulls(
+                func.jsonb_build_object(
+                    constant("lease_token"), _taken.c.lease_token, constant("quiesces_at"), _taken.c.lease_expires_at
+                )
+            ),
+        ),
+    )
+    .cte("told")
+)
+CANCEL_JOB = Statement(
+    "cancel_job",
+    select(as_text(_taken.c.job_id), _taken.c.lease_token).add_cte(_attempted, _completed, _told),
+)
+
+SELECT_STATE = Statement(
+    "select_state_for_operation",
+    select(
+        as_text(jobs.c.status),
+        jobs.c.workflow_run_id.is_not(None),
+        func.coalesce(jobs.c.quiesces_at > CLOCK, constant("false").cast(Boolean)),
+    )
+    .select_from(jobs.join(job_queue, _record.id == jobs.c.id))
+    .where(jobs.c.id == _job_id)
+    .where(_IN_SCOPE),
+)
+
+_revived = (
+    update(job_queue)
+    .where(_record.id == _job_id)
+    .where(_IN_SCOPE)
+    .where(
+        _record.final_status.in_(
+            tuple(literal(status, tables.job_status) for status in (JobStatus.DEAD_LETTERED, JobStatus.CANCELED))
+        )
+    )
+    .where(_record.workflow_run_id.is_(None))
+    .where(or_(_record.quiesces_at.is_(None), _record.quiesces_at <= CLOCK))
+    .values(
+        final_status=null(),
+        finished_at=null(),
+        quiesces_at=null(),
+        run_number=_record.run_number + ONE,
+        attempt=ZERO,
+        status_reason=null(),
+        last_error_code=null(),
+        last_error_message=null(),
+        output=null(),
+        checkpoint=null(),
+        progress_done=null(),
+        progress_total=null(),
+        expires_at=null(),
+    )
+    .returning(_record.id, _record.run_number, _record.priority, _record.job_type)
+    .cte("revived")
+)
+_readied = (
+    insert(job_ready)
+    .from_select(
+        ["job_id", "next_run_at", "priority", "run_number", "attempt", "job_type"],
+        select(_revived.c.id, CLOCK, _revived.c.priority, _revived.c.run_number, ZERO, _revived.c.job_type),
+    )
+    .cte("readied")
+)
+_requeue_told = (
+    insert(job_events)
+    .from_select(
+        ["job_id", "run_number", "event_type", "actor", "reason", "detail"],
+        select(
+            _revived.c.id,
+            _revived.c.run_number - ONE,
+            literal(JobEventType.REQUEUED, tables.job_event_type),
+            _actor,
+            _reason,
+            func.jsonb_build_object(constant("next_run_number"), _revived.c.run_number),
+        ),
+    )
+    .cte("told")
+)
+REQUEUE_JOB = Statement("requeue_job", select(_revived.c.run_number).add_cte(_readied, _requeue_told))
+
+_next_run_at = parameter("next_run_at", tables.Timestamp)
+_movable_ready, _movable_scheduled = _left("ready", job_ready), _left("scheduled", job_scheduled)
+_moved = select(_movable_ready).union_all(select(_movable_scheduled)).cte("moved")
+
+
+def _put(name: str, place: Any, condition: Any) -> Any:
+    columns = [column.name for column in place.c]
+    values = [_next_run_at if column == "next_run_at" else _moved.c[column] for column in columns]
+    return insert(place).from_select(columns, select(*values).select_from(_moved).where(condition)).cte(name)
+
+
+_reschedule_told = (
+    insert(job_events)
+    .from_select(
+        ["job_id", "run_number", "event_type", "actor", "reason", "detail"],
+        select(
+            _moved.c.job_id,
+            _moved.c.run_number,
+            literal(JobEventType.RESCHEDULED, tables.job_event_type),
+            _actor,
+            _reason,
+            func.jsonb_build_object(constant("from"), _moved.c.next_run_at, constant("to"), _next_run_at),
+        ),
+    )
+    .cte("told")
+)
+RESCHEDULE_JOB = Statement(
+    "reschedule_job",
+    select(as_text(_moved.c.job_id)).add_cte(
+        _put("put_ready", job_ready, _next_run_at <= CLOCK),
+        _put("put_scheduled", job_scheduled, _next_run_at > CLOCK),
+        _reschedule_told,
+    ),
+)
+
+
+def cancel_job(
+    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, reason: str | None = None, actor: str | None = None
+) -> None:
+    """The job is CANCELED. A running attempt has lost its lease with the caller's commit and can write nothing more.
+
+    Locks the row that says where the job is, then its record. Raises JobNotFound (also for a job outside ``scope``)
+    or InvalidStateTransition when the job has already ended.
+    """
+    ledger = borrow(connection)
+    parameters = _parameters(job_id, scope, reason, actor)
+    for _ in range(TRIES):
+        if ledger.fetch(CANCEL_JOB, parameters):
+            return
+        status = _state(ledger, parameters)[0]
+        if status.is_final:
+            raise errors.InvalidStateTransition(f"a job that is {status} cannot be cancelled")
+    raise errors.StateChangedConcurrently("the job moved during every try; try again")
+
+
+def requeue_job(
+    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, reason: str | None = None, actor: str | None = None
+) -> int:
+    """The job waits for its next run, from the start: no attempts, no checkpoint, no progress; history is kept.
+
+    Answers with the new run number. Locks the record. Raises JobNotFound, InvalidStateTransition unless the job is
+    DEAD_LETTERED or CANCELED, WorkflowRequeueNotSupported for a job of a workflow run, and CancellationNotQuiesced
+    while the lease that a cancel took away has not ended, because its handler may still run.
+    """
+    ledger = borrow(connection)
+    parameters = _parameters(job_id, scope, reason, actor)
+    rows = ledger.fetch(REQUEUE_JOB, parameters)
+    if rows:
+        return int(rows[0][0])
+    status, is_workflow_job, is_running_out = _state(ledger, parameters)
+    if is_workflow_job:
+        raise errors.WorkflowRequeueNotSupported("a job of a workflow run is not requeued alone")
+    if status not in JOB_TRANSITIONS["requeue"].sources:
+        raise errors.InvalidStateTransition(f"a job that is {status} cannot be requeued")
+    if is_running_out:
+        raise errors.CancellationNotQuiesced(
+            "the cancelled attempt may still be running; try again when its lease ends"
+        )
+    raise errors.StateChangedConcurrently("the job changed at the same moment; try again")
+
+
+def reschedule_job(
+    connection: AnyConnection,
+    job_id: UUID | str,
+    *,
+    next_run_at: datetime,
+    scope: Scope,
+    reason: str | None = None,
+    actor: str | None = None,
+) -> None:
+    """A waiting job is due at ``next_run_at`` instead. Raises JobNotFound, or InvalidStateTransition unless PENDING."""
+    if next_run_at.tzinfo is None:
+        raise errors.InvalidRequest("next_run_at must be an aware datetime")
+    ledger = borrow(connection)
+    parameters = _parameters(job_id, scope, reason, actor)
+    for _ in range(TRIES):
+        if ledger.fetch(RESCHEDULE_JOB, parameters | {"next_run_at": next_run_at}):
+            return
+        status = _state(ledger, parameters)[0]
+        if status is not JobStatus.PENDING:
+            raise errors.InvalidStateTransition(f"a job that is {status} cannot be rescheduled")
+    raise errors.StateChangedConcurrently("the job moved during every try; try again")
+
+
+def _parameters(job_id: UUID | str, scope: Scope, reason: str | None, actor: str | None) -> Parameters:
+    try:
+        identity = UUID(str(job_id))
+    except ValueError:
+        raise errors.JobNotFound("no such job: the id is not a UUID") from None
+    return {
+        "job_id": str(identity),
+        "scope_kind": scope.kind.value,
+        "scope_organization_id": None if scope.organization_id is None else str(scope.organization_id),
+        "reason": None if reason is None else clean_text(reason, REASON_LIMIT),
+        "actor": None if actor is None else clean_text(actor, 200),
+    }
+
+
+def _state(ledger: LedgerConnection, parameters: Parameters) -> tuple[JobStatus, bool, bool]:
+    rows = ledger.fetch(
+        SELECT_STATE, {key: parameters[key] for key in ("job_id", "scope_kind", "scope_organization_id")}
+    )
+    if not rows:
+        raise errors.JobNotFound("no such job in this scope")
+    return JobStatus(rows[0][0]), rows[0][1], rows[0][2]

@@ -1,0 +1,47 @@
+"""Promote: move jobs whose time has come from ``job_scheduled`` to ``job_ready``."""
+
+from sqlalchemy import Integer, delete, func, insert, select
+
+from runledger.postgres.connection import AnyConnection, borrow
+from runledger.postgres.expressions import CLOCK, parameter, row_address
+from runledger.postgres.statements import Statement
+from runledger.postgres.tables import job_ready, job_scheduled
+
+LARGEST_PROMOTION = 5_000
+
+_due = (
+    select(row_address("job_scheduled").label("address"))
+    .select_from(job_scheduled)
+    .where(job_scheduled.c.next_run_at <= CLOCK)
+    .order_by(job_scheduled.c.next_run_at)
+    .limit(parameter("limit", Integer))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+    .prefix_with("MATERIALIZED")
+)
+_columns = [column.name for column in job_scheduled.c]
+_taken = (
+    delete(job_scheduled)
+    .where(row_address("job_scheduled") == func.any(func.array(select(_due.c.address).scalar_subquery())))
+    .returning(*job_scheduled.c)
+    .cte("taken")
+)
+_promoted = insert(job_ready).from_select(_columns, select(_taken)).returning(job_ready.c.job_id).cte("promoted")
+PROMOTE_DUE = Statement(
+    "promote_due",
+    select(
+        select(func.count()).select_from(_promoted).scalar_subquery(),
+        select(func.extract("epoch", func.min(job_scheduled.c.next_run_at) - CLOCK))
+        .where(job_scheduled.c.next_run_at > CLOCK)
+        .scalar_subquery(),
+    ),
+)
+
+
+def promote_due_jobs(connection: AnyConnection, *, limit: int = LARGEST_PROMOTION) -> tuple[int, float | None]:
+    """At most ``limit`` due jobs are ready; the answer is how many, and the seconds until the next one is due.
+
+    Jobs that another host is promoting are skipped, never waited for.
+    """
+    [(promoted, wait)] = borrow(connection).fetch(PROMOTE_DUE, {"limit": min(limit, LARGEST_PROMOTION)})
+    return int(promoted), None if wait is None else max(0.0, float(wait))

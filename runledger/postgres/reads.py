@@ -1,0 +1,316 @@
+"""What people and programs read: jobs, attempts, timeline, logs, dead letters, queue figures.
+
+Every read names its scope, goes through the views, and pages by key. Optional filters are parameters that may be
+NULL; the planner sees the values and folds them away.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnElement, Integer, Text, Uuid, and_, func, or_, select
+
+from runledger.core import errors
+from runledger.core.jobs import Attempt, DeadLetter, Job, JobEvent, JobLog, Scope
+from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, Outcome
+from runledger.postgres import tables
+from runledger.postgres.connection import AnyConnection, borrow
+from runledger.postgres.expressions import as_text, constant, parameter
+from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.postgres.tables import (
+    job_attempts,
+    job_dead_letters,
+    job_logs,
+    job_queue,
+    job_timeline,
+    jobs,
+)
+
+LARGEST_PAGE = 1_000
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _tags(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return None if text is None else UUID(text)
+
+
+def _json(text: str | None) -> Any:
+    """Stored JSON for people: a value that does not decode is shown as its text, so that it can be looked at."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
+
+
+_Columns: TypeAlias = tuple[tuple[ColumnElement[Any], Callable[[Any], Any]], ...]
+"""A column and how its value is read, in the order of the fields of the value it becomes."""
+
+
+def _selected(columns: _Columns) -> tuple[ColumnElement[Any], ...]:
+    return tuple(column for column, _ in columns)
+
+
+def _decoded(columns: _Columns, row: Row) -> Iterator[Any]:
+    return (read(value) for (_, read), value in zip(columns, row, strict=True))
+
+
+def _in_scope(organization_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    kind = parameter("scope_kind", Text)
+    return or_(
+        kind == constant("any"),
+        and_(kind == constant("global"), organization_id.is_(None)),
+        and_(kind == constant("organization"), organization_id == parameter("scope_organization_id", Uuid)),
+    )
+
+
+def _matches(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """The filter ``name``, or everything when it is NULL."""
+    return or_(parameter(name, Text).is_(None), as_text(column) == parameter(name, Text))
+
+
+_job = jobs.c
+_JOB: _Columns = (
+    (as_text(_job.id), UUID),
+    (_job.job_type, _same),
+    (as_text(_job.organization_id), _uuid),
+    (as_text(_job.status), JobStatus),
+    (_job.stage, JobStage),
+    (_job.priority, _same),
+    (_job.run_number, _same),
+    (_job.attempt, _same),
+    (_job.max_attempts, _same),
+    (_job.timeout_seconds, _same),
+    (as_text(_job.payload), _json),
+    (as_text(_job.output), _json),
+    (as_text(_job.checkpoint), _json),
+    (_job.progress_done, _same),
+    (_job.progress_total, _same),
+    (as_text(func.to_jsonb(_job.tags)), _tags),
+    (_job.idempotency_key, _same),
+    (as_text(_job.workflow_run_id), _uuid),
+    (_job.created_at, _utc),
+    (_job.next_run_at, _utc),
+    (_job.expires_at, _utc),
+    (_job.leased_at, _utc),
+    (_job.lease_expires_at, _utc),
+    (_job.worker_id, _same),
+    (_job.finished_at, _utc),
+    (_job.status_reason, _same),
+    (_job.last_error_code, _same),
+    (_job.last_error_message, _same),
+)
+SELECT_JOB = Statement(
+    "select_job",
+    select(*_selected(_JOB)).where(_job.id == parameter("job_id", Uuid)).where(_in_scope(_job.organization_id)),
+)
+LIST_JOBS = Statement(
+    "list_jobs",
+    select(*_selected(_JOB))
+    .where(_in_scope(_job.organization_id))
+    .where(or_(parameter("job_type", Text).is_(None), _job.job_type == parameter("job_type", Text)))
+    .where(_matches(_job.status, "status"))
+    .where(or_(parameter("before", Uuid).is_(None), _job.id < parameter("before", Uuid)))
+    .order_by(_job.id.desc())
+    .limit(parameter("limit", Integer)),
+)
+
+_attempt = job_attempts.c
+_ATTEMPT: _Columns = (
+    (as_text(_attempt.job_id), UUID),
+    (_attempt.run_number, _same),
+    (_attempt.attempt, _same),
+    (_attempt.lease_token, _same),
+    (as_text(_attempt.outcome), Outcome),
+    (_attempt.worker_id, _same),
+    (_attempt.leased_at, _utc),
+    (_attempt.started_at, _utc),
+    (_attempt.finished_at, _utc),
+    (_attempt.error_code, _same),
+    (_attempt.error_message, _same),
+    (_attempt.traceback, _same),
+    (_attempt.retry_at, _utc),
+    (_attempt.exit_signal, _same),
+    (_attempt.cpu_ms, _same),
+    (_attempt.max_rss_kb, _same),
+)
+LIST_ATTEMPTS = Statement(
+    "list_job_attempts",
+    select(*_selected(_ATTEMPT))
+    .select_from(job_attempts.join(job_queue, job_queue.c.id == _attempt.job_id))
+    .where(_attempt.job_id == parameter("job_id", Uuid))
+    .where(_in_scope(job_queue.c.organization_id))
+    .order_by(_attempt.run_number, _attempt.lease_token)
+    .limit(parameter("limit", Integer)),
+)
+
+_event = job_timeline.c
+_EVENT: _Columns = (
+    (as_text(_event.job_id), UUID),
+    (as_text(_event.event_type), JobEventType),
+    (_event.run_number, _same),
+    (_event.attempt, _same),
+    (_event.occurred_at, _utc),
+    (_event.actor, _same),
+    (_event.reason, _same),
+    (as_text(_event.detail), _json),
+)
+LIST_EVENTS = Statement(
+    "list_job_events",
+    select(*_selected(_EVENT))
+    .select_from(job_timeline.join(job_queue, job_queue.c.id == _event.job_id))
+    .where(_event.job_id == parameter("job_id", Uuid))
+    .where(_in_scope(job_queue.c.organization_id))
+    .order_by(_event.occurred_at, _event.position)
+    .limit(parameter("limit", Integer)),
+)
+
+_log = job_logs.c
+_LOG: _Columns = (
+    (_log.id, _same),
+    (as_text(_log.job_id), UUID),
+    (_log.run_number, _same),
+    (_log.attempt, _same),
+    (as_text(_log.level), LogLevel),
+    (_log.message, _same),
+    (as_text(_log.fields), _json),
+    (_log.occurred_at, _utc),
+)
+LIST_LOGS = Statement(
+    "list_job_logs",
+    select(*_selected(_LOG))
+    .select_from(job_logs.join(job_queue, job_queue.c.id == _log.job_id))
+    .where(_log.job_id == parameter("job_id", Uuid))
+    .where(_log.id > parameter("after", BigInteger))
+    .where(_in_scope(job_queue.c.organization_id))
+    .order_by(_log.id)
+    .limit(parameter("limit", Integer)),
+)
+
+_dead = job_dead_letters.c
+_DEAD_LETTER: _Columns = (
+    (as_text(_dead.job_id), UUID),
+    (_dead.job_type, _same),
+    (as_text(_dead.organization_id), _uuid),
+    (_dead.run_number, _same),
+    (_dead.attempt, _same),
+    (_dead.error_code, _same),
+    (_dead.error_message, _same),
+    (as_text(_dead.payload_snapshot), _json),
+    (as_text(_dead.checkpoint_snapshot), _json),
+    (_dead.failed_at, _utc),
+)
+LIST_DEAD_LETTERS = Statement(
+    "list_dead_letters",
+    select(*_selected(_DEAD_LETTER))
+    .where(_in_scope(_dead.organization_id))
+    .where(or_(parameter("job_type", Text).is_(None), _dead.job_type == parameter("job_type", Text)))
+    .where(
+        or_(parameter("before", tables.Timestamp).is_(None), _dead.failed_at < parameter("before", tables.Timestamp))
+    )
+    .order_by(_dead.failed_at.desc(), _dead.job_id)
+    .limit(parameter("limit", Integer)),
+)
+
+
+def get_job(connection: AnyConnection, job_id: UUID | str, *, scope: Scope) -> Job:
+    """The job as it is now. Raises JobNotFound when it does not exist in ``scope``."""
+    rows = borrow(connection).fetch(SELECT_JOB, _scoped(scope) | {"job_id": _identity(job_id)})
+    if not rows:
+        raise errors.JobNotFound("no such job in this scope")
+    return Job(*_decoded(_JOB, rows[0]))
+
+
+def list_jobs(
+    connection: AnyConnection,
+    *,
+    scope: Scope,
+    job_type: str | None = None,
+    status: JobStatus | None = None,
+    before: UUID | None = None,
+    limit: int = 100,
+) -> list[Job]:
+    """Jobs, the newest first; pass the last ``job_id`` of a page as ``before`` to get the next one."""
+    parameters = _scoped(scope) | {
+        "job_type": job_type,
+        "status": None if status is None else JobStatus(status).value,
+        "before": None if before is None else _identity(before),
+        "limit": _page(limit),
+    }
+    return [Job(*_decoded(_JOB, row)) for row in borrow(connection).fetch(LIST_JOBS, parameters)]
+
+
+def list_job_attempts(
+    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, limit: int = LARGEST_PAGE
+) -> list[Attempt]:
+    """The ended attempts of a job in order; an open one is its lease, shown by ``get_job``."""
+    rows = borrow(connection).fetch(LIST_ATTEMPTS, _of_job(job_id, scope, limit))
+    return [Attempt(*_decoded(_ATTEMPT, row)) for row in rows]
+
+
+def list_job_events(
+    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, limit: int = LARGEST_PAGE
+) -> list[JobEvent]:
+    """The timeline of a job: what its record and attempts say and what was stored beside them, in order."""
+    rows = borrow(connection).fetch(LIST_EVENTS, _of_job(job_id, scope, limit))
+    return [JobEvent(*_decoded(_EVENT, row)) for row in rows]
+
+
+def list_job_logs(
+    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, after: int = 0, limit: int = 100
+) -> list[JobLog]:
+    """What the handler wrote down, in order; pass the last ``log_id`` of a page as ``after`` to get the next one."""
+    rows = borrow(connection).fetch(LIST_LOGS, _of_job(job_id, scope, limit) | {"after": after})
+    return [JobLog(*_decoded(_LOG, row)) for row in rows]
+
+
+def list_dead_letters(
+    connection: AnyConnection,
+    *,
+    scope: Scope,
+    job_type: str | None = None,
+    before: datetime | None = None,
+    limit: int = 100,
+) -> list[DeadLetter]:
+    """Dead letters, the latest first, also of jobs that were requeued since."""
+    parameters = _scoped(scope) | {"job_type": job_type, "before": before, "limit": _page(limit)}
+    rows = borrow(connection).fetch(LIST_DEAD_LETTERS, parameters)
+    return [DeadLetter(*_decoded(_DEAD_LETTER, row)) for row in rows]
+
+
+def _scoped(scope: Scope) -> Parameters:
+    return {
+        "scope_kind": scope.kind.value,
+        "scope_organization_id": None if scope.organization_id is None else str(scope.organization_id),
+    }
+
+
+def _of_job(job_id: UUID | str, scope: Scope, limit: int) -> Parameters:
+    return _scoped(scope) | {"job_id": _identity(job_id), "limit": _page(limit)}
+
+
+def _page(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
+        raise errors.InvalidPagination(f"limit must be from 1 to {LARGEST_PAGE}")
+    return limit
+
+
+def _identity(job_id: UUID | str) -> str:
+    try:
+        return str(UUID(str(job_id)))
+    except ValueError:
+        raise errors.JobNotFound("no such job: the id is not a UUID") from None

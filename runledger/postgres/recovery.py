@@ -1,0 +1,192 @@
+"""Recover what a dead process left behind: the leases of a worker that is gone, and leases that lapsed.
+
+Both ask the same ``decide()`` as a failure reported by a worker, and write through the same settle. They lock the
+leases first; nobody else can end them between the decision and the write.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Integer, Text, func, select
+
+from runledger.core.definitions import JobDefinition
+from runledger.core.failures import DeadLetter, Failure, decide
+from runledger.core.results import Ended, LeaseCheck
+from runledger.core.states import JobStatus, Outcome
+from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
+from runledger.postgres.definitions import get_definitions
+from runledger.postgres.expressions import CLOCK, as_text, literal, parameter
+from runledger.postgres.settle import settle_jobs
+from runledger.postgres.statements import Statement
+from runledger.postgres.tables import job_attempts, job_leases, job_outcome, job_queue
+
+LARGEST_REAP = 1_000
+_lease = job_leases.c
+
+
+@dataclass(frozen=True, slots=True)
+class LostLease:
+    """A lease that its holder will not settle any more, with all that a decision needs."""
+
+    job_id: str
+    lease_token: int
+    job_type: str
+    run_number: int
+    attempt: int
+    max_attempts: int
+    worker_id: str
+    crashes: int
+
+
+_crashes = (
+    select(func.count())
+    .select_from(job_attempts)
+    .where(job_attempts.c.job_id == _lease.job_id)
+    .where(job_attempts.c.run_number == _lease.run_number)
+    .where(job_attempts.c.outcome == literal(Outcome.PANICKED, job_outcome))
+    .scalar_subquery()
+)
+_lost = (
+    select(
+        as_text(_lease.job_id),
+        _lease.lease_token,
+        _lease.job_type,
+        _lease.run_number,
+        _lease.attempt,
+        job_queue.c.max_attempts,
+        _lease.worker_id,
+        _crashes,
+    )
+    .select_from(job_leases.join(job_queue, job_queue.c.id == _lease.job_id))
+    .order_by(_lease.job_id)
+)
+LOCK_LAPSED = Statement(
+    "lock_lapsed_leases",
+    _lost.where(_lease.lease_expires_at <= CLOCK)
+    .limit(parameter("limit", Integer))
+    .with_for_update(skip_locked=True, of=job_leases),
+)
+LOCK_WORKERS = Statement(
+    "lock_leases_of_worker",
+    _lost.where(_lease.worker_id == parameter("worker_id", Text)).with_for_update(of=job_leases),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a recovery did, by job id."""
+
+    retried: tuple[str, ...] = ()
+    dead_lettered: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.retried) + len(self.dead_lettered) + len(self.released)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDeath:
+    """How a worker process ended, as its supervisor saw it. ``started`` are the tokens whose handlers had begun, in
+    order, of which ``running`` was the last unless its outcome was already buffered."""
+
+    worker_id: str
+    failure: Failure
+    running: int | None = None
+    ran_unsettled: Sequence[int] = ()
+    started_ago: float | None = None
+    cpu_ms: int | None = None
+    max_rss_kb: int | None = None
+
+
+def reap_lapsed_leases(connection: AnyConnection, *, limit: int = LARGEST_REAP) -> Recovered:
+    """At most ``limit`` leases that have ended are settled as LEASE_EXPIRED: retried, or dead-lettered when spent.
+
+    Leases that somebody else is settling are skipped. Run it in a transaction; the locks last until its end.
+    """
+    ledger = borrow(connection)
+    lost = [LostLease(*row) for row in ledger.fetch(LOCK_LAPSED, {"limit": min(limit, LARGEST_REAP)})]
+    failure = Failure(
+        Outcome.LEASE_EXPIRED, "job.lease_expired", "the lease ended before its attempt was settled", None, None
+    )
+    definitions = _definitions(ledger, lost)
+    return _settle(ledger, [_decided(one, failure, definitions) for one in lost], LeaseCheck.LAPSED)
+
+
+def settle_dead_worker(connection: AnyConnection, death: WorkerDeath) -> Recovered:
+    """Every lease of a worker that is provably gone is settled: the running attempt by how the worker died, attempts
+    that had ended without being stored as lost outcomes, and jobs that never began go back with the attempt refunded.
+
+    Run it in a transaction. Locks the worker's leases by job id.
+    """
+    ledger = borrow(connection)
+    lost = [LostLease(*row) for row in ledger.fetch(LOCK_WORKERS, {"worker_id": death.worker_id})]
+    definitions = _definitions(ledger, lost)
+    return _settle(ledger, [_verdict(one, death, definitions) for one in lost], LeaseCheck.ANY)
+
+
+def _verdict(lost: LostLease, death: WorkerDeath, definitions: dict[str, JobDefinition]) -> Ended:
+    if lost.lease_token == death.running:
+        ended = _decided(lost, death.failure, definitions)
+        ended.exit_signal = death.failure.exit_signal
+        ended.started_ago = death.started_ago
+        ended.cpu_ms = death.cpu_ms
+        ended.max_rss_kb = death.max_rss_kb
+        return ended
+    if lost.lease_token in death.ran_unsettled:
+        return _decided(lost, _OUTCOME_LOST, definitions)
+    return Ended(
+        lost.job_id,
+        lost.lease_token,
+        Outcome.RELEASED,
+        status_reason="its worker died before the job began",
+        is_refunded=True,
+        is_unstarted=True,
+    )
+
+
+_OUTCOME_LOST = Failure(
+    Outcome.RETRYABLE, "job.outcome_lost", "the worker died before the outcome of this attempt was stored", None, None
+)
+
+
+def _definitions(ledger: LedgerConnection, lost: list[LostLease]) -> dict[str, JobDefinition]:
+    job_types = sorted({one.job_type for one in lost})
+    return {name: definition for name, (definition, _) in get_definitions(ledger, job_types).items()} if lost else {}
+
+
+def _decided(lost: LostLease, failure: Failure, definitions: dict[str, JobDefinition]) -> Ended:
+    definition = definitions.get(lost.job_type) or JobDefinition(lost.job_type)
+    decision = decide(
+        failure,
+        attempt=lost.attempt,
+        max_attempts=lost.max_attempts,
+        crashes=lost.crashes + (failure.outcome is Outcome.PANICKED),
+        crash_budget=definition.crash_budget,
+        policy=definition.retry,
+        chance=random.random(),  # noqa: S311 - spreads retries; protects nothing
+    )
+    ended = Ended(
+        lost.job_id,
+        lost.lease_token,
+        failure.outcome,
+        status_reason=failure.outcome.value,
+        error_code=failure.code,
+        error_message=failure.message,
+    )
+    if isinstance(decision, DeadLetter):
+        ended.final_status = JobStatus.DEAD_LETTERED
+        ended.status_reason = decision.reason.value
+    else:
+        ended.retry_seconds = 0.0 if failure is _OUTCOME_LOST else decision.delay_seconds
+    return ended
+
+
+def _settle(ledger: LedgerConnection, ends: list[Ended], lease_check: LeaseCheck) -> Recovered:
+    settled = settle_jobs(ledger, ends, lease_check=lease_check)
+    done = [one for one in ends if one.job_id in settled]
+    return Recovered(
+        retried=tuple(one.job_id for one in done if one.final_status is None and not one.is_unstarted),
+        dead_lettered=tuple(one.job_id for one in done if one.final_status is not None),
+        released=tuple(one.job_id for one in done if one.is_unstarted),
+    )
