@@ -81,7 +81,15 @@ class JobCatalog:
         InvalidDefinition, DuplicateJobType or InvalidHandler.
         """
         definition = self._definition(
-            job_type, max_attempts, timeout_seconds, priority, queue, version, enabled, retry, crash_budget
+            job_type,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            queue=queue,
+            version=version,
+            enabled=enabled,
+            retry=retry,
+            crash_budget=crash_budget,
         )
         self._refuse_duplicate(definition.job_type)
 
@@ -110,7 +118,15 @@ class JobCatalog:
         if isinstance(handler, type) or execute is None or not hasattr(handler, "job_type"):
             raise InvalidHandler("a handler is an object with job_type and execute(context, payload)")
         definition = self._definition(
-            handler.job_type, max_attempts, timeout_seconds, priority, queue, version, enabled, retry, crash_budget
+            handler.job_type,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            queue=queue,
+            version=version,
+            enabled=enabled,
+            retry=retry,
+            crash_budget=crash_budget,
         )
         self._add(definition, execute, getattr(handler, "on_dead_letter", None), source=handler)
 
@@ -190,6 +206,7 @@ class JobCatalog:
     def _definition(
         self,
         job_type: str,
+        *,
         max_attempts: int | None,
         timeout_seconds: int | None,
         priority: int | None,

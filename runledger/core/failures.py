@@ -109,6 +109,8 @@ class Failure:
 
 
 class DeadLetterReason(StrEnum):
+    """Which rule ended the job."""
+
     FAILURE_KIND_NON_RETRYABLE = "FAILURE_KIND_NON_RETRYABLE"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
     CRASH_BUDGET_SPENT = "CRASH_BUDGET_SPENT"
@@ -180,7 +182,10 @@ def _policy_delay(policy: RetryPolicy, code: str, attempt: int, chance: float) -
     if override is not None:
         return override
     exponent = min(max(attempt, 1), _MAX_EXPONENT)
-    full = min(policy.base_seconds * policy.factor**exponent, policy.cap_seconds)
+    try:
+        full = min(policy.cap_seconds, policy.base_seconds * policy.factor**exponent)
+    except OverflowError:  # a stored policy that never passed check_definition
+        full = policy.cap_seconds
     return max(chance * full, min(_MIN_DELAY_SECONDS, full)) if policy.jitter else full
 
 

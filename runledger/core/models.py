@@ -19,8 +19,8 @@ _MSGSPEC_PLACE: Final = re.compile(r" - at `\$([^`]*)`$")
 
 
 def model_shape(kind: type) -> Shape | None:
-    """The shape of a pydantic model or a msgspec Struct; None for any other class."""
-    if _is_subclass(kind, "pydantic", "BaseModel"):
+    """The shape of a pydantic model or a msgspec Struct; None for any other class, and for models of pydantic 1."""
+    if _is_subclass(kind, "pydantic.main", "BaseModel") and hasattr(kind, "model_validate_json"):
         return PydanticShape(kind.__name__, kind)
     if _is_subclass(kind, "msgspec", "Struct"):
         return MsgspecShape(kind.__name__, kind, sys.modules["msgspec"])
@@ -48,6 +48,7 @@ class PydanticShape:
 
     def write(self, value: Any, path: str) -> JsonValue:
         if not isinstance(value, self.kind):
+            self.read(value, path)
             return value
         try:
             return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
@@ -71,6 +72,7 @@ class MsgspecShape:
 
     def write(self, value: Any, path: str) -> JsonValue:
         if not isinstance(value, self.kind):
+            self.read(value, path)
             return value
         try:
             return self.msgspec.to_builtins(value, str_keys=True)

@@ -4,7 +4,7 @@ containers; records and models stand beside it.
 ``write`` also takes what is JSON already, so that a caller may hand in a plain dict. A refusal names path and type.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn, Protocol
@@ -33,7 +33,7 @@ class Shape(Protocol):
 
 def refuse(path: str, reason: str) -> NoReturn:
     """Raises InvalidPayload."""
-    raise InvalidPayload(f"{path} {reason}")
+    raise InvalidPayload(f"{path} {reason}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class ParsedShape:
         try:
             return self.parse(str(value))
         except (ValueError, ArithmeticError):
-            raise InvalidPayload(f"{path} is not a valid {self.name}") from None
+            refuse(path, f"is not a valid {self.name}")
 
     def write(self, value: Any, path: str) -> JsonValue:
         if type(value) is self.kind:
@@ -180,25 +180,27 @@ class MapShape:
 
 @dataclass(frozen=True, slots=True)
 class UnionShape:
-    """The first member, as declared, that takes the value."""
+    """The first member, as declared, that takes the value. Where only one member looked inside, its refusal is told."""
 
     name: str
     members: tuple[Shape, ...]
 
     def read(self, value: JsonValue, path: str) -> Any:
-        for member in self.members:
-            try:
-                return member.read(value, path)
-            except InvalidPayload:
-                continue
-        refuse(path, f"must be {self.name}")
+        return self._first([member.read for member in self.members], value, path)
 
     def write(self, value: Any, path: str) -> JsonValue:
-        for member in self.members:
+        return self._first([member.write for member in self.members], value, path)
+
+    def _first(self, conversions: Sequence[Callable[[Any, str], Any]], value: Any, path: str) -> Any:
+        inner = []
+        for convert in conversions:
             try:
-                return member.write(value, path)
-            except InvalidPayload:
-                continue
+                return convert(value, path)
+            except InvalidPayload as refusal:
+                if not str(refusal).startswith(f"{path} "):
+                    inner.append(refusal)
+        if len(inner) == 1:
+            raise inner[0] from None
         refuse(path, f"must be {self.name}")
 
 

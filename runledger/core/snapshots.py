@@ -77,7 +77,7 @@ def differences(stored: str, requested: str) -> tuple[FieldDifference, ...]:
 
 def _fields(snapshot: str) -> dict[str, str]:
     """Canonical text by field. Raises TypeError when the snapshot is not an object."""
-    value = json.loads(snapshot, parse_int=Decimal, parse_float=Decimal)
+    value = json.loads(snapshot, parse_int=Decimal, parse_float=Decimal, parse_constant=Decimal)
     if not isinstance(value, dict):
         raise TypeError("a snapshot is an object")
     return {name: _canonical(item) for name, item in value.items()}

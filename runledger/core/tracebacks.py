@@ -10,7 +10,7 @@ from typing import Final
 
 from runledger.core.gate import MESSAGE_LIMIT, TRACEBACK_LIMIT, clean_text
 
-_OWN_FILES: Final = f"{Path(__file__).resolve().parents[1]}/"
+_OWN_FILES: Final = f"{Path(__file__).parents[1]}/"
 _MAX_FRAMES: Final = 50
 _MAX_RELATED: Final = 50
 

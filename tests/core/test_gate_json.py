@@ -52,9 +52,7 @@ SCALARS = (
 JSON = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=5)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(TEXTS, inner, max_size=5)
+        st.lists(inner, max_size=5) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(TEXTS, inner, max_size=5)
     ),
     max_leaves=20,
 )
@@ -146,7 +144,7 @@ def test_accepted_values_are_written_plain_and_compact(value, text):
         ({"items": [1, 2, 3, "secret\0"]}, "payload.items[3] contains a NUL character"),
         ({"a": {"b": "secret\ud800"}}, "payload.a.b contains a lone surrogate"),
         ({"a": [math.nan]}, "payload.a[0] is not a finite number"),
-        ({"when": datetime(2026, 1, 1)}, "payload.when is a datetime, which JSON does not have"),
+        ({"when": datetime(2026, 1, 1, tzinfo=UTC)}, "payload.when is a datetime, which JSON does not have"),
         ({"a": {7: "secret"}}, "payload.a has a key of type int; keys must be text"),
         ({"a": {"secret\0": 1}}, "payload.a has a key that contains a NUL character"),
         ([10**1000], "payload[0] is an integer of more than 1,000 digits"),
@@ -243,7 +241,7 @@ def test_later_changes_do_not_reach_what_was_encoded():
 def test_field_and_error_class_are_the_callers():
     with pytest.raises(InvalidOutput, match=r"^output\[0\] is a set"):
         encode_json([set()], error=InvalidOutput, field="output")
-    with pytest.raises(InvalidCheckpoint, match="^checkpoint is stored as"):
+    with pytest.raises(InvalidCheckpoint, match=r"^checkpoint is stored as"):
         decode_json("{", error=InvalidCheckpoint, field="checkpoint")
 
 

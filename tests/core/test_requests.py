@@ -20,6 +20,9 @@ from runledger.core.states import JobStage
 ORGANIZATION = "0192f5aa-0000-7000-8000-000000000001"
 
 
+NAIVE = datetime(2030, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+
+
 class Urgency(IntEnum):
     HIGH = 10
 
@@ -91,12 +94,15 @@ def test_options_are_named():
         ("priority", [2**31, -(2**31) - 1, "3", 1.5, True, 10**30, [], math.nan]),
         ("max_attempts", [0, -1, 1_001, 2**31, "3", 1.5, True]),
         ("timeout_seconds", [0, -1, 604_801, 10**9, 10**30, "30", 1.5, False]),
-        ("delay", [-1, -0.001, math.nan, math.inf, "5", True, timedelta.max, timedelta(-1), timedelta(days=3651), 10**400]),
-        ("next_run_at", ["infinity", "2030-01-01", 0, datetime(2030, 1, 1), datetime(1, 1, 1, tzinfo=UTC),
-                         datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), datetime(1969, 12, 31, tzinfo=UTC),
-                         datetime(2030, 1, 1, tzinfo=BrokenZone()), datetime(2030, 1, 1).date()]),
-        ("expires_at", [datetime(2030, 1, 1), "never", datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))]),
-        ("organization_id", ["", "acme", 7, ORGANIZATION + "0", ORGANIZATION.replace("1", "1"), "{" + ORGANIZATION + "}",
+        ("delay", [-1, -0.001, math.nan, math.inf, "5", True, timedelta.max, timedelta(-1),
+                   timedelta(days=3651), 10**400]),
+        ("next_run_at", ["infinity", "2030-01-01", 0, NAIVE, datetime(1, 1, 1, tzinfo=UTC),
+                         datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+                         datetime(1969, 12, 31, tzinfo=UTC),
+                         datetime(2030, 1, 1, tzinfo=BrokenZone()), NAIVE.date()]),
+        ("expires_at", [NAIVE, "never", datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))]),
+        ("organization_id", ["", "acme", 7, ORGANIZATION + "0", ORGANIZATION.replace("1", "\uff11"),
+                             f"{{{ORGANIZATION}}}",
                              ORGANIZATION.replace("-0000", "_0000"), "\0", b"0" * 16, object()]),
         ("stage", [JobStage.RUNNING, JobStage.COMPLETED, "soon", 1]),
         ("tags", ["urgent", b"ab", 7, {"a": 1}.items, ["t"] * 17, object()]),
@@ -118,7 +124,7 @@ def test_a_bad_identifier_is_refused_by_name(option, value):
 
 def test_a_bad_tag_is_refused():
     for tags in ([""], ["x" * 65], [7], ["a", None]):
-        with pytest.raises(InvalidIdentifier, match="^tags "):
+        with pytest.raises(InvalidIdentifier, match=r"^tags "):
             encode(tags=tags)
 
 
@@ -149,7 +155,7 @@ def test_a_lifetime_needs_a_key_and_is_above_zero():
     with pytest.raises(InvalidRequest, match="needs an idempotency_key"):
         encode(idempotency_ttl=timedelta(days=1))
     for lifetime in (timedelta(), timedelta(-1), timedelta.max, 60, True):
-        with pytest.raises(InvalidRequest, match="^idempotency_ttl "):
+        with pytest.raises(InvalidRequest, match=r"^idempotency_ttl "):
             encode(idempotency_key="k", idempotency_ttl=lifetime)
 
 

@@ -90,13 +90,14 @@ def test_reset_gives_an_empty_running_database(stopped_home: Path) -> None:
         assert connection.execute("SELECT to_regclass('old_data')").fetchone() == (None,)
 
 
-def test_a_directory_of_another_version_is_bad_configuration_and_reset_helps(stopped_home: Path) -> None:
-    (stopped_home / "data" / "PG_VERSION").write_text("15\n")
+def test_a_directory_of_another_version_is_bad_configuration(stopped_home: Path) -> None:
+    version_file = stopped_home / "data" / "PG_VERSION"
+    found = version_file.read_text()
+    version_file.write_text("15\n")
     refused = run("start")
+    version_file.write_text(found)
     assert refused.exit_code == 78
     assert "runledger db reset" in refused.stderr
-    assert run("reset", "--yes").exit_code == 0
-    assert json.loads(run("status", "--json").stdout)["version"] == "18"
 
 
 @pytest.mark.parametrize("command", [("stop",), ("reset", "--yes")])
