@@ -1,0 +1,249 @@
+"""Durable jobs on PostgreSQL for synchronous Python, committed together with your own rows.
+
+Everything public stands here, flat. Names that bring the database driver and SQLAlchemy with them are loaded when they
+are first used: importing those two takes four times as long as all the rest, and a program that only declares a value
+or catches an error, or prints its version, needs neither.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from runledger.core.context import JobContext
+from runledger.core.definitions import JobDefinition, RetryPolicy
+from runledger.core.errors import (
+    AlreadyEnqueued,
+    AppNotImportable,
+    BusinessRuleViolation,
+    CancellationNotQuiesced,
+    ConfigurationError,
+    ConflictError,
+    ConstraintNotValidated,
+    DatabaseUnavailable,
+    DefinitionNotFound,
+    DefinitionNotFoundOrDisabled,
+    DisabledJobType,
+    DuplicateJobType,
+    FieldDifference,
+    ForbiddenError,
+    IdempotencyConflict,
+    IdempotencyRowMissing,
+    InternalError,
+    InvalidCheckpoint,
+    InvalidConfiguration,
+    InvalidDatabaseUrl,
+    InvalidDefinition,
+    InvalidHandler,
+    InvalidIdentifier,
+    InvalidLeaseDuration,
+    InvalidOutput,
+    InvalidPagination,
+    InvalidPayload,
+    InvalidProgress,
+    InvalidRequest,
+    InvalidStateTransition,
+    JobNotFound,
+    LeaseLost,
+    LockNotAvailable,
+    NotFoundError,
+    PermissionDenied,
+    QueryFailed,
+    RelatedResourceMissing,
+    RelatedResourceStillReferenced,
+    RequestSnapshotMissing,
+    RequiredFieldMissing,
+    RunledgerError,
+    SchemaAhead,
+    SchemaBehind,
+    SchemaChanged,
+    SchemaMissing,
+    SerializationFailure,
+    StateChangedConcurrently,
+    StoredValueInvalid,
+    TransactionAborted,
+    TransactionRequired,
+    UnavailableError,
+    UniqueViolation,
+    UnknownJobType,
+    UnsupportedIsolation,
+    UnsupportedServer,
+    ValidationError,
+    WaitTimedOut,
+    WorkflowRequeueNotSupported,
+)
+from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, JobFailure, JobTimeout, Snooze
+from runledger.core.handlers import DeadLetterInfo, JobHandler
+from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
+from runledger.core.requests import JobRequest
+from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, Outcome
+
+if TYPE_CHECKING:
+    from runledger.catalog import JobCatalog
+    from runledger.database.ledger import Ledger
+    from runledger.database.migrate import ensure_schema_compatible, migrate
+    from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
+    from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
+    from runledger.postgres.reads import (
+        get_job,
+        list_dead_letters,
+        list_job_attempts,
+        list_job_events,
+        list_job_logs,
+        list_jobs,
+    )
+    from runledger.runtime.config import JobsConfig
+    from runledger.runtime.supervisor import Supervisor
+
+    __version__: str
+else:
+    _LOADED_ON_USE: Final = {
+        "JobCatalog": "runledger.catalog",
+        "Ledger": "runledger.database.ledger",
+        "ensure_schema_compatible": "runledger.database.migrate",
+        "migrate": "runledger.database.migrate",
+        "enqueue_job": "runledger.postgres.enqueue",
+        "enqueue_jobs": "runledger.postgres.enqueue",
+        "cancel_job": "runledger.postgres.operations",
+        "requeue_job": "runledger.postgres.operations",
+        "reschedule_job": "runledger.postgres.operations",
+        "get_job": "runledger.postgres.reads",
+        "list_dead_letters": "runledger.postgres.reads",
+        "list_job_attempts": "runledger.postgres.reads",
+        "list_job_events": "runledger.postgres.reads",
+        "list_job_logs": "runledger.postgres.reads",
+        "list_jobs": "runledger.postgres.reads",
+        "JobsConfig": "runledger.runtime.config",
+        "Supervisor": "runledger.runtime.supervisor",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from runledger.version import package_version
+
+            value = package_version()
+        elif name in _LOADED_ON_USE:
+            value = getattr(importlib.import_module(_LOADED_ON_USE[name]), name)
+        else:
+            raise AttributeError(f"module 'runledger' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "__version__",
+    # a catalog and what its handlers meet
+    "JobCatalog",
+    "JobContext",
+    "JobHandler",
+    "JobDefinition",
+    "RetryPolicy",
+    "DeadLetterInfo",
+    "DeadLetterReason",
+    # how an attempt ends
+    "JobFailure",
+    "Snooze",
+    "Continue",
+    "JobCancelled",
+    "JobTimeout",
+    # an application's client
+    "Ledger",
+    # enqueue and operate, on a connection
+    "JobRequest",
+    "EnqueuedJob",
+    "enqueue_job",
+    "enqueue_jobs",
+    "cancel_job",
+    "requeue_job",
+    "reschedule_job",
+    # read, on a connection
+    "Scope",
+    "get_job",
+    "list_jobs",
+    "list_job_attempts",
+    "list_job_events",
+    "list_job_logs",
+    "list_dead_letters",
+    "Job",
+    "Attempt",
+    "JobEvent",
+    "JobLog",
+    "DeadLetter",
+    "JsonValue",
+    # states
+    "JobStatus",
+    "JobStage",
+    "JobEventType",
+    "Outcome",
+    "LogLevel",
+    # the schema
+    "migrate",
+    "ensure_schema_compatible",
+    # the processes
+    "Supervisor",
+    "JobsConfig",
+    # errors: the tree
+    "RunledgerError",
+    "ConflictError",
+    "ValidationError",
+    "NotFoundError",
+    "ForbiddenError",
+    "UnavailableError",
+    "ConfigurationError",
+    "InternalError",
+    # errors: what a request may get wrong
+    "InvalidIdentifier",
+    "InvalidRequest",
+    "InvalidPayload",
+    "InvalidOutput",
+    "InvalidCheckpoint",
+    "InvalidProgress",
+    "InvalidLeaseDuration",
+    "InvalidPagination",
+    "UnknownJobType",
+    "DisabledJobType",
+    "DuplicateJobType",
+    "InvalidHandler",
+    "InvalidDefinition",
+    "DefinitionNotFoundOrDisabled",
+    "UnsupportedIsolation",
+    "TransactionRequired",
+    "WorkflowRequeueNotSupported",
+    # errors: what the stored state may answer
+    "FieldDifference",
+    "IdempotencyConflict",
+    "RequestSnapshotMissing",
+    "IdempotencyRowMissing",
+    "AlreadyEnqueued",
+    "InvalidStateTransition",
+    "CancellationNotQuiesced",
+    "StateChangedConcurrently",
+    "JobNotFound",
+    "DefinitionNotFound",
+    "LeaseLost",
+    "StoredValueInvalid",
+    # errors: what the database may answer
+    "DatabaseUnavailable",
+    "LockNotAvailable",
+    "SerializationFailure",
+    "WaitTimedOut",
+    "TransactionAborted",
+    "PermissionDenied",
+    "UniqueViolation",
+    "RelatedResourceMissing",
+    "RelatedResourceStillReferenced",
+    "BusinessRuleViolation",
+    "RequiredFieldMissing",
+    "QueryFailed",
+    "UnsupportedServer",
+    "InvalidDatabaseUrl",
+    # errors: the schema and the set-up
+    "SchemaMissing",
+    "SchemaBehind",
+    "SchemaAhead",
+    "SchemaChanged",
+    "ConstraintNotValidated",
+    "InvalidConfiguration",
+    "AppNotImportable",
+]

@@ -47,12 +47,12 @@ SELECT
     q.status_reason,
     coalesce(q.last_error_code, (
         SELECT a.error_code FROM job_attempts a
-        WHERE q.final_status IS NULL AND a.job_id = q.id ORDER BY a.run_number DESC, a.attempt DESC, a.lease_token DESC
-        LIMIT 1)) AS last_error_code,
+        WHERE q.final_status IS NULL AND a.job_id = q.id AND a.run_number = q.run_number
+        ORDER BY a.attempt DESC, a.lease_token DESC LIMIT 1)) AS last_error_code,
     coalesce(q.last_error_message, (
         SELECT a.error_message FROM job_attempts a
-        WHERE q.final_status IS NULL AND a.job_id = q.id ORDER BY a.run_number DESC, a.attempt DESC, a.lease_token DESC
-        LIMIT 1)) AS last_error_message
+        WHERE q.final_status IS NULL AND a.job_id = q.id AND a.run_number = q.run_number
+        ORDER BY a.attempt DESC, a.lease_token DESC LIMIT 1)) AS last_error_message
 FROM job_queue q
 LEFT JOIN job_ready r ON r.job_id = q.id
 LEFT JOIN job_scheduled s ON s.job_id = q.id
@@ -73,6 +73,12 @@ UNION ALL
 SELECT l.job_id, 'LEASED', l.run_number, l.attempt, l.leased_at, l.lease_token * 4, l.worker_id, NULL,
        jsonb_build_object('lease_token', l.lease_token, 'lease_expires_at', l.lease_expires_at)
 FROM job_leases l
+UNION ALL -- a claim that ended before its handler began leaves no attempt, but it was a claim
+SELECT e.job_id, 'LEASED', e.run_number, e.attempt, (e.detail ->> 'leased_at')::timestamptz,
+       (e.detail ->> 'lease_token')::bigint * 4, e.actor, NULL,
+       jsonb_build_object('lease_token', e.detail -> 'lease_token')
+FROM job_events e
+WHERE e.event_type IN ('RELEASED', 'CANCELED') AND e.detail ? 'leased_at'
 UNION ALL
 SELECT a.job_id,
        CASE
@@ -87,6 +93,9 @@ SELECT a.job_id,
            'code', a.error_code, 'message', a.error_message, 'retry_at', a.retry_at, 'exit_signal', a.exit_signal,
            'cpu_ms', a.cpu_ms, 'max_rss_kb', a.max_rss_kb))
 FROM job_attempts a
+WHERE a.outcome <> 'CANCELED' OR NOT EXISTS ( -- who cancelled is told by the stored event, once
+    SELECT FROM job_events e
+    WHERE e.job_id = a.job_id AND e.event_type = 'CANCELED' AND e.run_number = a.run_number)
 UNION ALL
 SELECT a.job_id, 'RETRY_SCHEDULED', a.run_number, a.attempt, a.finished_at, a.lease_token * 4 + 2, NULL, NULL,
        jsonb_build_object('retry_at', a.retry_at)

@@ -89,8 +89,6 @@ def _unwrapped(annotation: Any) -> Any:
 def _shape_of_class(kind: Any, records: dict[type, RecordShape]) -> Shape:
     if kind in _LEAVES:
         return _LEAVES[kind]
-    if get_origin(kind) is not None:  # list[int] is an instance of type to isinstance
-        return _shape_of_generic(kind, get_origin(kind), get_args(kind), records)
     if kind in _ARRAYS:
         return ListShape("list", PLAIN, list)
     if kind is tuple:
@@ -106,6 +104,8 @@ def _shape_of_class(kind: Any, records: dict[type, RecordShape]) -> Shape:
 def _shape_of_generic(
     annotation: Any, origin: Any, arguments: tuple[Any, ...], records: dict[type, RecordShape]
 ) -> Shape:
+    if origin is not None and not hasattr(annotation, "__args__"):  # typing.List without a parameter
+        return _shape_of_class(origin, records)
     if origin in _ARRAYS:
         item = shape_of(arguments[0], records)
         return ListShape(f"list of {item.name}", item, list)

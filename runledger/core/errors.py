@@ -306,6 +306,12 @@ class QueryFailed(InternalError):
     code = "db.query_failed"
 
 
+class WaitTimedOut(UnavailableError):
+    """The job had not ended when the caller's patience did; the job itself goes on."""
+
+    code = "job.wait_timed_out"
+
+
 class UnsupportedServer(ConfigurationError):
     """PostgreSQL is older than 14."""
 

@@ -62,11 +62,10 @@ def payload_type_of(handler: Callable[..., Any]) -> PayloadType:
     """
     parameters = list(_signature(handler).parameters.values())
     annotation = parameters[1].annotation if len(parameters) > 1 else inspect.Parameter.empty
-    if isinstance(annotation, str):
-        annotation = _resolved_annotation(handler, annotation)
     if annotation in _PLAIN_ANNOTATIONS:
         return PLAIN_PAYLOAD
-    return PayloadType(shape_of(annotation))
+    shape = shape_of(_resolved_annotation(handler, annotation))
+    return PLAIN_PAYLOAD if shape is PLAIN else PayloadType(shape)
 
 
 def plain_payload(value: Any) -> JsonValue:
@@ -96,8 +95,8 @@ def _signature(handler: Callable[..., Any]) -> inspect.Signature:
         raise InvalidHandler(f"the parameters of the handler cannot be read: {error}") from error
 
 
-def _resolved_annotation(handler: Callable[..., Any], annotation: str) -> Any:
-    """Only this annotation is resolved: the others may name what is imported for type checkers alone."""
+def _resolved_annotation(handler: Callable[..., Any], annotation: Any) -> Any:
+    """With its forward references. Only this one is resolved: the others may name what only type checkers import."""
     function = inspect.unwrap(handler)
     function = getattr(function, "__func__", getattr(function, "func", function))
     names = getattr(function, "__globals__", None) or getattr(type(handler).__call__, "__globals__", {})

@@ -90,14 +90,18 @@ def _apply_pending(ledger: PsycopgConnection) -> tuple[Migration, ...]:
 def plan_migrations(database: Database | str, *, schema: str | None = None) -> tuple[Migration, ...]:
     """The migrations that ``migrate`` would apply now; nothing is written."""
     target = Database(database, schema=schema) if isinstance(database, str) else database
-    with target.autocommit() as ledger:
-        return pending_migrations(bundled_migrations(), applied_migrations(ledger))
+    try:
+        with target.autocommit() as ledger:
+            return pending_migrations(bundled_migrations(), applied_migrations(ledger))
+    finally:
+        if isinstance(database, str):
+            target.close()
 
 
 def migrations_as_sql(schema: str, migrations: tuple[Migration, ...]) -> str:
     """One script that does what ``migrate`` does for ``migrations``, for teams that apply DDL by other means."""
-    records = "\n".join(  # noqa: S608 - values come from this package
-        "INSERT INTO runledger_migration_history (version, name, checksum, package_version) "
+    records = "\n".join(
+        "INSERT INTO runledger_migration_history (version, name, checksum, package_version) "  # noqa: S608 - all ours
         f"VALUES ({one.version}, '{one.name}', '{one.checksum}', '{package_version()}');"
         for one in migrations
     )

@@ -134,7 +134,7 @@ def claim_parameters(
         raise InvalidLeaseDuration("a lease must last longer than zero seconds")
     return {
         "worker_id": worker_id,
-        "job_types": list(job_types),
+        "job_types": list(dict.fromkeys(job_types)),
         "limit": max(0, min(limit, LARGEST_CLAIM)),
         "lease_ttl_seconds": lease_ttl_seconds,
         "queues": None if queues is None else list(queues),

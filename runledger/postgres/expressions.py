@@ -66,8 +66,16 @@ def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return cast(column, Text)
 
 
+def keyed(**columns: ColumnElement[Any]) -> list[Any]:
+    """Names and values in turn, as ``jsonb_build_object`` takes them."""
+    return [part for name, column in columns.items() for part in (constant(name), column)]
+
+
 def row_address(name: str) -> ColumnElement[Any]:
-    """Where a row of table ``name`` stands. Deleting a locked row by address needs no index and has one plan."""
+    """Where a row of table ``name`` stands. Deleting a locked row by address needs no index and has one plan.
+
+    Only for rows that are never updated: a version made after the statement began is not found by its address.
+    """
     return literal_column(f"{name}.ctid")
 
 

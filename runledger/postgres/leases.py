@@ -9,14 +9,14 @@ from runledger.core.errors import InvalidLeaseDuration, InvalidProgress, LeaseLo
 from runledger.core.states import LogLevel
 from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import CLOCK, TRUE, ZERO, as_text, parameter, row_address, rows_of, seconds
+from runledger.postgres.expressions import CLOCK, TRUE, ZERO, as_text, parameter, rows_of, seconds
 from runledger.postgres.statements import Statement
-from runledger.postgres.tables import job_leases, job_logs
+from runledger.postgres.tables import job_leases, job_logs, job_queue
 
 _lease = job_leases.c
 
 _renewable = (
-    select(row_address("job_leases").label("address"))
+    select(_lease.job_id)
     .select_from(job_leases)
     .where(_lease.worker_id == func.any(parameter("worker_ids", ARRAY(Text))))
     .where(_lease.lease_token != func.all(parameter("overdue_tokens", ARRAY(BigInteger))))
@@ -28,16 +28,23 @@ _renewable = (
 RENEW_LEASES = Statement(
     "renew_leases",
     update(job_leases)
-    .where(row_address("job_leases") == func.any(func.array(select(_renewable.c.address).scalar_subquery())))
+    .where(_lease.job_id == func.any(func.array(select(_renewable.c.job_id).scalar_subquery())))
     .values(lease_expires_at=CLOCK + seconds("lease_ttl_seconds"), renewed_at=CLOCK)
     .returning(as_text(_lease.job_id), _lease.lease_token),
 )
 
 _held = (
-    select(row_address("job_leases").label("address"), job_leases, CLOCK.label("checked_at"))
+    select(
+        _lease.job_id,
+        _lease.lease_expires_at,
+        _lease.checkpoint,
+        func.coalesce(_lease.progress_done, job_queue.c.progress_done).label("progress_done"),
+        func.coalesce(_lease.progress_total, job_queue.c.progress_total).label("progress_total"),
+    )
+    .select_from(job_leases.join(job_queue, job_queue.c.id == _lease.job_id))
     .where(_lease.job_id == parameter("job_id", Uuid))
     .where(_lease.lease_token == parameter("lease_token", BigInteger))
-    .with_for_update()
+    .with_for_update(of=job_leases)
     .cte("held")
     .prefix_with("MATERIALIZED")
 )
@@ -65,6 +72,13 @@ SAVE_PROGRESS = Statement(
     select(
         _is_live.label("is_live"), _is_valid.label("is_valid"), case((_saved.c.job_id.is_not(None), TRUE))
     ).select_from(_held.outerjoin(_saved, _saved.c.job_id == _held.c.job_id)),
+)
+
+HELD_LEASES = Statement(
+    "held_leases",
+    select(_lease.lease_token, as_text(_lease.job_id))
+    .where(_lease.lease_token == func.any(parameter("lease_tokens", ARRAY(BigInteger))))
+    .where(_lease.lease_expires_at > CLOCK),
 )
 
 _entries = rows_of("entries", level=Text, message=Text, fields=Text)
@@ -113,6 +127,13 @@ def renew_leases(
         },
     )
     return {row[0]: row[1] for row in rows}
+
+
+def held_leases(connection: AnyConnection, lease_tokens: Sequence[int]) -> dict[int, str]:
+    """Which of these tokens still are live leases, with the job of each. Locks nothing."""
+    if not lease_tokens:
+        return {}
+    return {row[0]: row[1] for row in borrow(connection).fetch(HELD_LEASES, {"lease_tokens": list(lease_tokens)})}
 
 
 def save_progress(

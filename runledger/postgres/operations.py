@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Text, Uuid, and_, delete, func, insert, null, or_, select, update
+from sqlalchemy import Boolean, Text, Uuid, and_, delete, func, insert, null, or_, select, update
 
 from runledger.core import errors
 from runledger.core.gate import REASON_LIMIT, clean_text
@@ -43,25 +43,29 @@ def _left(name: str, place: Any) -> Any:
 
 
 _ready, _scheduled, _leased = _left("ready", job_ready), _left("scheduled", job_scheduled), _left("leased", job_leases)
-_none = null()
+_of_lease = (
+    job_leases.c.lease_token,
+    job_leases.c.lease_expires_at,
+    job_leases.c.checkpoint,
+    job_leases.c.progress_done,
+    job_leases.c.progress_total,
+)
+
+
+def _waiting(place: Any) -> Any:
+    nothing = (null().cast(column.type).label(column.name) for column in _of_lease)
+    return select(place.c.job_id, place.c.run_number, place.c.attempt, *nothing)
+
+
 _taken = (
-    select(
-        _ready.c.job_id,
-        _ready.c.run_number,
-        _ready.c.attempt,
-        _none.cast(BigInteger).label("lease_token"),
-        _none.cast(tables.Timestamp).label("lease_expires_at"),
-    )
+    _waiting(_ready)
     .union_all(
+        _waiting(_scheduled),
         select(
-            _scheduled.c.job_id,
-            _scheduled.c.run_number,
-            _scheduled.c.attempt,
-            _none.cast(BigInteger),
-            _none.cast(tables.Timestamp),
-        ),
-        select(
-            _leased.c.job_id, _leased.c.run_number, _leased.c.attempt, _leased.c.lease_token, _leased.c.lease_expires_at
+            _leased.c.job_id,
+            _leased.c.run_number,
+            _leased.c.attempt,
+            *(_leased.c[column.name] for column in _of_lease),
         ),
     )
     .cte("taken")
@@ -106,10 +110,9 @@ _completed = (
         run_number=_taken.c.run_number,
         attempt=_taken.c.attempt,
         status_reason=func.coalesce(_reason, constant("CANCELED")),
-        checkpoint=func.coalesce(
-            select(_leased.c.checkpoint).where(_leased.c.job_id == _taken.c.job_id).scalar_subquery(),
-            _record.checkpoint,
-        ),
+        checkpoint=func.coalesce(_taken.c.checkpoint, _record.checkpoint),
+        progress_done=func.coalesce(_taken.c.progress_done, _record.progress_done),
+        progress_total=func.coalesce(_taken.c.progress_total, _record.progress_total),
     )
     .cte("completed")
 )

@@ -87,11 +87,12 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDeath:
-    """How a worker process ended, as its supervisor saw it. ``started`` are the tokens whose handlers had begun, in
-    order, of which ``running`` was the last unless its outcome was already buffered."""
+    """How a worker process ended, as its supervisor saw it. ``running`` is the token whose handler was running;
+    ``ran_unsettled`` are those whose handlers had returned without their outcomes being known to be stored. Without a
+    ``failure`` the process was ended for a shutdown, and the running attempt is given back, refunded."""
 
     worker_id: str
-    failure: Failure
+    failure: Failure | None
     running: int | None = None
     ran_unsettled: Sequence[int] = ()
     started_ago: float | None = None
@@ -99,15 +100,22 @@ class WorkerDeath:
     max_rss_kb: int | None = None
 
 
-def reap_lapsed_leases(connection: AnyConnection, *, limit: int = LARGEST_REAP) -> Recovered:
-    """At most ``limit`` leases that have ended are settled as LEASE_EXPIRED: retried, or dead-lettered when spent.
+def reap_lapsed_leases(
+    connection: AnyConnection, *, limit: int = LARGEST_REAP, retry_after_seconds: float = 0.0
+) -> Recovered:
+    """At most ``limit`` leases that have ended are settled as LEASE_EXPIRED: dead-lettered when attempts are spent,
+    else retried, not before ``retry_after_seconds``.
 
     Leases that somebody else is settling are skipped. Run it in a transaction; the locks last until its end.
     """
     ledger = borrow(connection)
     lost = [LostLease(*row) for row in ledger.fetch(LOCK_LAPSED, {"limit": min(limit, LARGEST_REAP)})]
     failure = Failure(
-        Outcome.LEASE_EXPIRED, "job.lease_expired", "the lease ended before its attempt was settled", None, None
+        Outcome.LEASE_EXPIRED,
+        "job.lease_expired",
+        "the lease ended before its attempt was settled",
+        None,
+        retry_after_seconds,
     )
     definitions = _definitions(ledger, lost)
     return _settle(ledger, [_decided(one, failure, definitions) for one in lost], LeaseCheck.LAPSED)
@@ -127,6 +135,8 @@ def settle_dead_worker(connection: AnyConnection, death: WorkerDeath) -> Recover
 
 def _verdict(lost: LostLease, death: WorkerDeath, definitions: dict[str, JobDefinition]) -> Ended:
     if lost.lease_token == death.running:
+        if death.failure is None:
+            return Ended(lost.job_id, lost.lease_token, Outcome.RELEASED, status_reason="SHUTDOWN", is_refunded=True)
         ended = _decided(lost, death.failure, definitions)
         ended.exit_signal = death.failure.exit_signal
         ended.started_ago = death.started_ago

@@ -29,32 +29,28 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.types import BigInteger
 
 from runledger.core.results import Ended, LeaseCheck, Succeeded
 from runledger.core.states import JobEventType, JobStatus, Outcome
 from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, borrow
+from runledger.postgres.dead_letters import dead_lettered, hooks_of
 from runledger.postgres.expressions import (
     CLOCK,
-    ONE,
     ONE_SECOND,
     TRUE,
     ZERO,
     as_text,
     constant,
+    keyed,
     literal,
-    new_id,
     parameter,
-    row_address,
     rows_of,
 )
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import (
     job_attempts,
-    job_dead_letters,
-    job_definitions,
     job_events,
     job_leases,
     job_queue,
@@ -92,7 +88,7 @@ def _held(reported: Any) -> CTE:
     """The reported leases that exist under their token, locked in the order of their ids."""
     columns = [column for column in reported.c if column.name not in ("job_id", "lease_token", "ordinal")]
     return (
-        select(row_address("job_leases").label("address"), *_LEASE, *columns)
+        select(*_LEASE, *columns)
         .select_from(
             job_leases.join(
                 reported, (_LEASE.job_id == reported.c.job_id) & (_LEASE.lease_token == reported.c.lease_token)
@@ -110,9 +106,10 @@ def _judged(held: CTE, condition: Any) -> CTE:
 
 
 def _ended(live: CTE) -> CTE:
+    """By id and not by address: a renewal that committed while we waited for the lock has moved the row."""
     return (
         delete(job_leases)
-        .where(row_address("job_leases") == func.any(func.array(select(live.c.address).scalar_subquery())))
+        .where(_LEASE.job_id == func.any(func.array(select(live.c.job_id).scalar_subquery())))
         .cte("ended")
     )
 
@@ -126,7 +123,9 @@ def _attempted(live: CTE, extra: dict[str, Any], condition: Any = None) -> CTE:
         "run_number": row.run_number,
         "attempt": row.attempt,
         "leased_at": row.leased_at,
-        "started_at": func.greatest(row.settled_at - row.started_ago * ONE_SECOND, row.leased_at),
+        "started_at": case(
+            (row.started_ago.is_not(None), func.greatest(row.settled_at - row.started_ago * ONE_SECOND, row.leased_at))
+        ),
         "finished_at": func.greatest(row.settled_at - row.finished_ago * ONE_SECOND, row.leased_at),
         "cpu_ms": row.cpu_ms,
         "max_rss_kb": row.max_rss_kb,
@@ -151,8 +150,8 @@ def _settle_succeeded() -> Any:
             run_number=live.c.run_number,
             attempt=live.c.attempt,
             output=cast(live.c.output, JSONB),
-            progress_done=live.c.progress_done,
-            progress_total=live.c.progress_total,
+            progress_done=func.coalesce(live.c.progress_done, job_queue.c.progress_done),
+            progress_total=func.coalesce(live.c.progress_total, job_queue.c.progress_total),
         )
         .cte("completed")
     )
@@ -163,6 +162,11 @@ def _settle_succeeded() -> Any:
     )
 
 
+def _kept(row: Any) -> tuple[Any, ...]:
+    """What the next attempt finds of this one."""
+    return row.checkpoint, row.progress_done, row.progress_total
+
+
 def _completed(live: CTE) -> CTE:
     """The record learns the end of the job, or keeps what the next attempt needs."""
     row = live.c
@@ -170,19 +174,19 @@ def _completed(live: CTE) -> CTE:
     return (
         update(job_queue)
         .where(job_queue.c.id == row.job_id)
-        .where(or_(is_final, row.is_continued, row.checkpoint.is_not(None), row.progress_done.is_not(None)))
+        .where(or_(is_final, row.is_continued, func.num_nonnulls(*_kept(row)) > ZERO))
         .values(
             final_status=cast(row.final_status, tables.job_status),
             finished_at=case((is_final, row.settled_at)),
-            status_reason=row.status_reason,
+            status_reason=case((is_final, row.status_reason)),
             run_number=row.run_number + cast(row.is_continued, Integer),
             attempt=case((row.is_continued, ZERO), else_=row.attempt - cast(row.is_refunded, Integer)),
             output=cast(row.output, JSONB),
             last_error_code=case((is_final, row.error_code)),
             last_error_message=case((is_final, row.error_message)),
             checkpoint=func.coalesce(row.checkpoint, job_queue.c.checkpoint),
-            progress_done=row.progress_done,
-            progress_total=row.progress_total,
+            progress_done=func.coalesce(row.progress_done, job_queue.c.progress_done),
+            progress_total=func.coalesce(row.progress_total, job_queue.c.progress_total),
         )
         .cte("completed")
     )
@@ -210,87 +214,6 @@ def _waiting(live: CTE, name: str, place: Any, condition: Any, next_run_at: Any)
     )
 
 
-def _dead_lettered(live: CTE) -> CTE:
-    row = live.c
-    return (
-        upsert(job_dead_letters)
-        .from_select(
-            [
-                "job_id",
-                "run_number",
-                "attempt",
-                "job_type",
-                "organization_id",
-                "error_code",
-                "error_message",
-                "payload_snapshot",
-                "checkpoint_snapshot",
-                "failed_at",
-            ],
-            select(
-                row.job_id,
-                row.run_number,
-                row.attempt,
-                row.job_type,
-                job_queue.c.organization_id,
-                row.error_code,
-                row.error_message,
-                job_queue.c.payload,
-                func.coalesce(row.checkpoint, job_queue.c.checkpoint),
-                row.settled_at,
-            )
-            .select_from(live.join(job_queue, job_queue.c.id == row.job_id))
-            .where(row.final_status == constant(JobStatus.DEAD_LETTERED.value)),
-        )
-        .on_conflict_do_nothing()
-        .cte("dead_lettered")
-    )
-
-
-def _hooks(live: CTE) -> tuple[CTE, CTE, CTE]:
-    """A job for each dead letter whose type has a hook: delivered like any job, whoever dead-lettered."""
-    row = live.c
-    hook_definitions = job_definitions.alias("hook_definitions")
-    detail = func.jsonb_build_object(
-        *_keyed(job_id=row.job_id, run_number=row.run_number, attempt=row.attempt, code=row.error_code),
-        *_keyed(message=row.error_message, reason=row.status_reason, payload=job_queue.c.payload),
-    )
-    hooks = (
-        select(
-            new_id().label("id"),
-            hook_definitions.c.job_type,
-            job_queue.c.organization_id,
-            detail.label("payload"),
-            hook_definitions.c.default_priority.label("priority"),
-            hook_definitions.c.max_attempts,
-            hook_definitions.c.default_timeout_seconds.label("timeout_seconds"),
-            row.job_id.label("parent_job_id"),
-        )
-        .select_from(
-            live.join(job_queue, job_queue.c.id == row.job_id)
-            .join(job_definitions, job_definitions.c.job_type == row.job_type)
-            .join(hook_definitions, hook_definitions.c.job_type == job_definitions.c.dead_letter_job_type)
-        )
-        .where(row.final_status == constant(JobStatus.DEAD_LETTERED.value))
-        .cte("hooks")
-        .prefix_with("MATERIALIZED")
-    )
-    recorded = insert(job_queue).from_select([column.name for column in hooks.c], select(hooks)).cte("hooks_recorded")
-    readied = (
-        insert(job_ready)
-        .from_select(
-            ["job_id", "next_run_at", "priority", "run_number", "attempt", "job_type"],
-            select(hooks.c.id, CLOCK, hooks.c.priority, ONE, ZERO, hooks.c.job_type),
-        )
-        .cte("hooks_readied")
-    )
-    return hooks, recorded, readied
-
-
-def _keyed(**columns: Any) -> list[Any]:
-    return [part for name, column in columns.items() for part in (constant(name), column)]
-
-
 def _told(live: CTE) -> CTE:
     """Ends that no attempt row tells of: given back unstarted, expired before the start, continued in a next run."""
     row = live.c
@@ -310,7 +233,7 @@ def _told(live: CTE) -> CTE:
                 event_type,
                 row.worker_id,
                 row.status_reason,
-                func.jsonb_build_object(*_keyed(lease_token=row.lease_token, leased_at=row.leased_at)),
+                func.jsonb_build_object(*keyed(lease_token=row.lease_token, leased_at=row.leased_at)),
             ).where(or_(row.is_unstarted, row.is_continued)),
         )
         .cte("told")
@@ -350,8 +273,8 @@ def _settle_ended() -> Any:
         _completed(live),
         _waiting(live, "readied", job_ready, ~is_later, place_in_line),
         _waiting(live, "scheduled", job_scheduled, is_later, retry_at),
-        _dead_lettered(live),
-        *_hooks(live),
+        dead_lettered(live),
+        *hooks_of(live),
         _told(live),
     )
 

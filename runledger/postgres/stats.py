@@ -92,9 +92,7 @@ UNFINISHED_WORK = Statement(
 
 def get_queue_stats(connection: AnyConnection) -> list[QueueStats]:
     """One line for each defined job type. Reads the narrow tables, never the records."""
-    return [
-        QueueStats(*row[:7], None if row[7] is None else float(row[7])) for row in borrow(connection).fetch(QUEUE_STATS)
-    ]
+    return [QueueStats(*row) for row in borrow(connection).fetch(QUEUE_STATS)]
 
 
 def get_outcome_stats(connection: AnyConnection) -> dict[Outcome, int]:

@@ -1,4 +1,4 @@
-"""HOW IT RUNS: the supervisor and the processes it keeps. A process is a ``tick()``; this is the only package that logs."""
+"""HOW IT RUNS: the supervisor and its processes. A process is a ``tick()``; this is the only package that logs."""
 
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.supervisor import Supervisor

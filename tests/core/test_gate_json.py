@@ -225,7 +225,7 @@ def test_the_size_limit_counts_bytes_of_utf8_and_is_inclusive():
             encode(value, limit_bytes=limit)
 
 
-@pytest.mark.parametrize("value", ["x" * 100_000_000, ["x" * 200_000] * 2_000, [None] * 5_000_000, [10**999] * 100_000])
+@pytest.mark.parametrize("value", ["x" * 100_000_000, ["x" * 200_000] * 2_000, [None] * 500_000, [10**999] * 100_000])
 def test_a_huge_value_is_refused_before_its_text_is_made(value):
     with pytest.raises(InvalidPayload, match="larger than 262,144 bytes"):
         encode(value)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -167,6 +168,16 @@ FULL_ORDER = Order(
         (int, 7),
         (Literal[1, True], True),
         (tuple[()], ()),
+        (list["Address"], [Address("x")]),
+        (list, [1, "a"]),
+        (tuple, (1, "a")),
+        (typing.List, [1, "a"]),  # noqa: UP006 - so are these
+        (typing.Tuple, (1, "a")),  # noqa: UP006
+        (typing.Dict[str, int], {"a": 1}),  # noqa: UP006
+        (Mapping, {"a": [1]}),
+        ("dict[str, Address]", {"a": Address("x")}),
+        (Annotated[OrderNumber | None, "note"], 7),
+        ("dict", {"a": 1}),
     ],
 )
 def test_an_instance_comes_back_as_it_was(annotation, instance):
@@ -328,6 +339,25 @@ def test_an_instance_without_a_catalog_is_written_by_its_own_type():
     assert plain_payload(Address) is Address
     mark = object()
     assert plain_payload(mark) is mark
+
+
+def test_a_handler_that_takes_no_payload_is_plain_and_one_without_parameters_to_read_is_refused():
+    assert payload_type_of(lambda: None).is_plain
+    with pytest.raises(InvalidHandler):
+        payload_type_of(type)
+
+
+def test_an_instance_that_cannot_be_serialised_is_refused_without_its_value():
+    class Stubborn(pydantic.BaseModel):
+        number: int
+
+        @pydantic.field_serializer("number")
+        def serialise(self, value: int) -> int:
+            raise LookupError(f"secret {value}")
+
+    with pytest.raises(InvalidPayload, match=r"^payload does not fit Stubborn: ") as refusal:
+        plain_payload(Stubborn(number=1))
+    assert "secret" not in str(refusal.value)
 
 
 def test_an_instance_whose_type_cannot_be_checked_is_a_bad_payload():

@@ -1,0 +1,132 @@
+"""The client of an application: enqueue in a transaction of its own, begin one for more, wait for a job to end.
+
+Every call is complete when it returns; nothing of the caller's is held between calls. Safe to make before a fork.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from runledger.core.errors import InvalidConfiguration, WaitTimedOut
+from runledger.core.jobs import EnqueuedJob, Job, JsonValue, Scope
+from runledger.core.limits import MAX_DELAY_SECONDS, check_number, check_seconds
+from runledger.core.requests import JobRequest
+from runledger.core.states import JobStage
+from runledger.database.database import POOL_SIZE, Database
+from runledger.database.settings import URL_VARIABLES, url_from_environment
+from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
+from runledger.postgres.reads import get_job
+
+SHORTEST_POLL_SECONDS = 0.001
+POLL_GROWTH = 1.25
+LONGEST_POLL_FACTOR = 8
+"""Pauses between two looks at a job grow from ``poll_seconds`` to this many times as much: a job that has not ended
+soon will not end soon."""
+
+
+class Ledger:
+    """One database and schema, as an application uses them; ``database`` serves ``migrate`` and its relatives.
+
+    Nothing is opened before the first use, and a child after a fork opens connections of its own. Every call may raise
+    DatabaseUnavailable, whose text never contains the password.
+    """
+
+    def __init__(self, url: str, *, schema: str | None = None, pool_size: int = POOL_SIZE) -> None:
+        self.database = Database(url, schema=schema, pool_size=pool_size)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """The ledger of ``RUNLEDGER_DATABASE_URL``, else of ``DATABASE_URL``. Raises InvalidConfiguration without
+        either, and InvalidDatabaseUrl."""
+        url = url_from_environment()
+        if url is None:
+            raise InvalidConfiguration(f"none of {', '.join(URL_VARIABLES)} is set")
+        return cls(url)
+
+    def begin(self) -> AbstractContextManager[LedgerConnection]:
+        """A transaction for the functions that take a connection: committed at the end of the block, rolled back when
+        it raises."""
+        return self.database.begin()
+
+    def enqueue(
+        self,
+        job_type: str,
+        payload: JsonValue = None,
+        *,
+        organization_id: UUID | str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        timeout_seconds: int | None = None,
+        next_run_at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        idempotency_key: str | None = None,
+        idempotency_ttl: timedelta | None = None,
+        stage: JobStage | None = None,
+        expires_at: datetime | None = None,
+        tags: Sequence[str] = (),
+    ) -> EnqueuedJob:
+        """The job is stored and committed. Options and errors are those of ``JobRequest`` and ``enqueue_job``."""
+        request = JobRequest(
+            job_type,
+            payload,
+            organization_id=organization_id,
+            priority=priority,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            next_run_at=next_run_at,
+            delay=delay,
+            idempotency_key=idempotency_key,
+            idempotency_ttl=idempotency_ttl,
+            stage=stage,
+            expires_at=expires_at,
+            tags=tags,
+        )
+        with self.database.autocommit() as connection:
+            return enqueue_job(connection, request)
+
+    def enqueue_many(self, requests: Sequence[JobRequest]) -> list[EnqueuedJob]:
+        """All jobs are stored and committed, or none; answers stand in the order of ``requests``."""
+        with self.begin() as connection:
+            return enqueue_jobs(connection, requests)
+
+    def get_job(self, job_id: UUID | str, *, scope: Scope | None = None) -> Job:
+        """The job as it is now, of any organization unless ``scope`` says otherwise. Raises JobNotFound."""
+        with self.database.autocommit() as connection:
+            return get_job(connection, job_id, scope=Scope.any() if scope is None else scope)
+
+    def wait_for_job(self, job_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = 0.25) -> Job:
+        """The job after it has succeeded, was dead-lettered or cancelled; without a timeout, however long that takes.
+
+        Looks at once, then every ``poll_seconds``, with pauses that grow to eight times as much. Holds no connection
+        between two looks. Raises WaitTimedOut, JobNotFound, or InvalidRequest for a pause below a millisecond.
+        """
+        pause = check_number(poll_seconds, field="poll_seconds", low=SHORTEST_POLL_SECONDS, high=MAX_DELAY_SECONDS)
+        longest_pause = pause * LONGEST_POLL_FACTOR
+        patience = MAX_DELAY_SECONDS if timeout_seconds is None else timeout_seconds
+        deadline = time.monotonic() + check_seconds(patience, field="timeout_seconds")
+        while True:
+            job = self.get_job(job_id)
+            if job.status.is_final:
+                return job
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise WaitTimedOut(f"the job is still {job.status} after {patience:g} seconds")
+            time.sleep(min(pause, remaining))
+            pause = min(pause * POLL_GROWTH, longest_pause)
+
+    def close(self) -> None:
+        """Every connection of this process is closed; the next call opens new ones."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,98 @@
+"""The one conversation of a worker with the database: outcomes out, claimed jobs in, in one commit.
+
+When the answer is lost, nobody knows whether the commit happened. The outcomes stay in the outbox and are sent again;
+those that had been written come back as not settled, and the attempts tell that it was us.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from runledger.core.errors import RunledgerError
+from runledger.core.jobs import ClaimedJob
+from runledger.core.results import Ended, LeaseCheck, Succeeded
+from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
+from runledger.postgres.settle import SETTLE_ENDED, SETTLE_SUCCEEDED, ended_parameters, succeeded_parameters
+from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.logs import log
+from runledger.runtime.outbox import Outbox, Waiting
+
+
+class Exchange:
+    """Settles and claims over one link."""
+
+    def __init__(
+        self,
+        link: DatabaseLink,
+        outbox: Outbox,
+        *,
+        worker_id: str,
+        job_types: Sequence[str],
+        queues: Sequence[str] | None,
+        lease_ttl_seconds: float,
+    ) -> None:
+        self._link = link
+        self._outbox = outbox
+        self._worker_id = worker_id
+        self._job_types = job_types
+        self._queues = queues
+        self._lease_ttl_seconds = lease_ttl_seconds
+
+    def settle(self) -> None:
+        """Every waiting outcome is written, or was refused because its lease is lost."""
+        if len(self._outbox):
+            self._run([], 0)
+
+    def settle_and_claim(self, limit: int) -> list[ClaimedJob]:
+        """The same, and up to ``limit`` jobs are leased to this worker in the same commit."""
+        calls: list[tuple[Statement, Parameters]] = []
+        if limit > 0 and self._job_types:
+            calls.append((CLAIM_JOBS, self._claim(limit)))
+        rows = self._run(calls, len(calls))
+        return [ClaimedJob(*row) for row in rows]
+
+    def _claim(self, limit: int) -> Parameters:
+        return claim_parameters(
+            worker_id=self._worker_id,
+            job_types=self._job_types,
+            limit=limit,
+            lease_ttl_seconds=self._lease_ttl_seconds,
+            queues=self._queues,
+        )
+
+    def _run(self, claim: list[tuple[Statement, Parameters]], claims: int) -> list[Row]:
+        with self._link.lock:
+            waiting = self._outbox.take()
+            settles = _settles(waiting)
+            if not settles and not claim:
+                return []
+            try:
+                answers = self._link.run_together(*settles, *claim)
+            except RunledgerError:
+                self._outbox.put_back(waiting)
+                raise
+        settled = {row[0] for answer in answers[: len(settles)] for row in answer}
+        self._report_lost([one for one in waiting if one.end.job_id not in settled])
+        return answers[-1] if claims else []
+
+    def _report_lost(self, lost: list[Waiting]) -> None:
+        for one in lost:
+            log(
+                logging.WARNING,
+                "job.lease_lost",
+                job_id=one.end.job_id,
+                lease_token=one.end.lease_token,
+                age=f"{time.monotonic() - one.finished_at:.3f}s",
+            )
+
+
+def _settles(waiting: list[Waiting]) -> list[tuple[Statement, Parameters]]:
+    successes = [one.end for one in waiting if isinstance(one.end, Succeeded)]
+    ends = [one.end for one in waiting if isinstance(one.end, Ended)]
+    calls: list[tuple[Statement, Parameters]] = []
+    if successes:
+        calls.append((SETTLE_SUCCEEDED, succeeded_parameters(successes)))
+    if ends:
+        calls.append((SETTLE_ENDED, ended_parameters(ends, LeaseCheck.LIVE)))
+    return calls

@@ -1,0 +1,69 @@
+"""Exceptions that come from outside a handler: its timeout, its cancellation. Raised only while user code runs.
+
+Signals arrive in the main thread between two byte codes. The handler here raises when user code is running, and
+otherwise notes what it would have raised; framework code called from a handler (a progress write, say) is shielded,
+and the exception follows when it returns.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runledger.core.failures import JobCancelled, JobTimeout
+from runledger.runtime.slots import Slot
+
+CANCEL_SIGNAL = signal.SIGUSR2
+"""Sent by the keeper after it named the token in the slot: the attempt counts no more."""
+
+
+class Interrupts:
+    """Arms the timer of an attempt and raises into its handler. One for each worker process, in the main thread."""
+
+    __slots__ = ("_is_user_code", "_pending", "_slot", "_token")
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._is_user_code = False
+        self._pending: BaseException | None = None
+        self._token = 0
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.signal(CANCEL_SIGNAL, self._on_cancel)
+
+    def enter(self, token: int, timeout_seconds: float) -> None:
+        """User code runs from here on, for at most ``timeout_seconds``."""
+        self._token = token
+        self._pending = None
+        self._is_user_code = True
+        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
+
+    def leave(self) -> None:
+        """User code has ended; nothing is raised any more."""
+        self._is_user_code = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._token = 0
+        self._pending = None
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Framework code called by a handler: what comes meanwhile is raised at its end."""
+        was_user_code, self._is_user_code = self._is_user_code, False
+        try:
+            yield
+        finally:
+            self._is_user_code = was_user_code
+        pending, self._pending = self._pending, None
+        if pending is not None and was_user_code:
+            raise pending
+
+    def _on_alarm(self, number: int, frame: object) -> None:
+        self._raise(JobTimeout("the attempt ran longer than its timeout"))
+
+    def _on_cancel(self, number: int, frame: object) -> None:
+        if self._token and self._slot.interrupted_token == self._token:
+            self._raise(JobCancelled("the attempt was cancelled or has lost its lease"))
+
+    def _raise(self, error: BaseException) -> None:
+        if self._is_user_code:
+            raise error
+        if self._token:
+            self._pending = error

@@ -1,0 +1,257 @@
+"""The keeper: the process that holds a host's leases. It renews them for every live worker in one statement, settles
+those of workers that died, promotes what is due, and wakes idle workers. It is the last to stop.
+
+A heartbeat thread beside a handler starves behind the interpreter's lock; a process of its own does not.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from runledger.core.errors import RunledgerError
+from runledger.core.results import Ended
+from runledger.core.states import Outcome
+from runledger.postgres.expressions import WAKE_CHANNEL
+from runledger.postgres.leases import held_leases, renew_leases
+from runledger.postgres.listeners import announce_listener, withdraw_listener
+from runledger.postgres.promote import LARGEST_PROMOTION, promote_due_jobs
+from runledger.postgres.recovery import settle_dead_worker
+from runledger.postgres.settle import settle_jobs
+from runledger.runtime.config import JobsConfig
+from runledger.runtime.interrupts import CANCEL_SIGNAL
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.logs import log
+from runledger.runtime.obituary import Obituary
+from runledger.runtime.prefetch import STALE_SECONDS
+from runledger.runtime.slots import Slot, SlotState
+
+PROMOTE_EVERY_SECONDS = 0.5
+CHECK_EVERY_SECONDS = 0.5
+"""How often running attempts are compared with their leases: a cancel reaches a handler within twice that."""
+
+LISTEN_SECONDS = 30.0
+BUSY_JOBS_PER_SECOND = 200.0
+"""Above this rate a host looks for itself often enough; notifications would only cost."""
+
+
+class Keeper:
+    """One tick does whatever is due; every duty has its own time."""
+
+    def __init__(
+        self,
+        link: DatabaseLink,
+        slots: Sequence[Slot],
+        obituaries: int,
+        wake_pipes: Sequence[int],
+        *,
+        host_id: str,
+        config: JobsConfig,
+    ) -> None:
+        self._link = link
+        self._slots = slots
+        self._obituaries = obituaries
+        self._wake_pipes = wake_pipes
+        self._host_id = host_id
+        self._config = config
+        self._unread = b""
+        self._dead: list[Obituary] = []
+        self._renew_at = self._promote_at = self._check_at = self._listen_at = 0.0
+        self._announced_at = 0.0
+        self._is_listening = False
+        self._jobs_done = (time.monotonic(), 0)
+        self._given_back: set[int] = set()
+        self.is_stopping = False
+
+    def tick(self) -> float | None:
+        """Every duty that is due is done. Answers with the seconds until the next one; None when told to stop and
+        nothing is left to settle."""
+        self._settle_the_dead()
+        if self.is_stopping and not self._dead:
+            self._withdraw()
+            return None
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + self._config.lease_ttl_seconds / 3
+            self._renew()
+        if now >= self._promote_at:
+            self._promote(now)
+        if now >= self._check_at:
+            self._check_at = now + CHECK_EVERY_SECONDS
+            self._check_running()
+        if now >= self._listen_at:
+            self._listen_at = now + 1.0
+            self._listen_or_not(now)
+        if self._is_listening and self._take_notifications():
+            self._wake_idle()
+        return max(0.0, min(self._renew_at, self._promote_at, self._check_at, self._listen_at) - time.monotonic())
+
+    def worker_id(self, slot: Slot) -> str:
+        return worker_id(self._host_id, slot.index, slot.incarnation)
+
+    # -- the dead -------------------------------------------------------------------------------------------
+
+    def _settle_the_dead(self) -> None:
+        self._read_obituaries()
+        while self._dead:
+            with self._link.transaction() as ledger:
+                recovered = settle_dead_worker(ledger, self._dead[0].death())
+            dead = self._dead.pop(0)
+            log(
+                logging.WARNING,
+                "worker.settled",
+                worker_id=dead.worker_id,
+                cause=dead.cause,
+                exit_signal=dead.exit_signal,
+                retried=len(recovered.retried),
+                dead_lettered=len(recovered.dead_lettered),
+                released=len(recovered.released),
+            )
+            if recovered.retried or recovered.released:
+                self._promote_at = 0.0
+                self._wake_idle()
+
+    def _read_obituaries(self) -> None:
+        try:
+            while data := os.read(self._obituaries, 65_536):
+                self._unread += data
+        except BlockingIOError:
+            pass
+        *lines, self._unread = self._unread.split(b"\n")
+        self._dead.extend(Obituary.from_line(line) for line in lines)
+
+    # -- the living -----------------------------------------------------------------------------------------
+
+    def _living(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.pid and slot.state > SlotState.BOOTING]
+
+    def _renew(self) -> None:
+        workers = [self.worker_id(slot) for slot in self._living() if not _is_stopped(slot.pid)]
+        if not any(slot.tokens() != ([], []) for slot in self._slots):
+            return
+        now = time.monotonic_ns()
+        overdue = [slot.running_token for slot in self._slots if slot.hard_deadline and now > slot.hard_deadline]
+        with self._link.autocommit() as ledger:
+            renew_leases(
+                ledger,
+                worker_ids=workers,
+                lease_ttl_seconds=self._config.lease_ttl_seconds,
+                overdue_tokens=overdue,
+            )
+
+    def _check_running(self) -> None:
+        """A running attempt whose lease is gone is interrupted; jobs stuck behind a long one are given back."""
+        now = time.monotonic_ns()
+        long = [slot for slot in self._living() if slot.running_token and now - slot.started_at > 250_000_000]
+        if not long:
+            return
+        self._give_back_stuck(long, now)
+        running = {slot.running_token: slot for slot in long if slot.running_token}
+        with self._link.autocommit() as ledger:
+            held = held_leases(ledger, list(running))
+        for token in running.keys() - held:
+            slot = running[token]
+            if slot.running_token == token and slot.interrupted_token != token:
+                slot.interrupt(token)
+                _signal(slot.pid)
+                log(logging.INFO, "job.interrupted", worker_id=self.worker_id(slot), lease_token=token)
+
+    def _give_back_stuck(self, long: Sequence[Slot], now: int) -> None:
+        stuck = [slot for slot in long if now - slot.claimed_at > 2 * STALE_SECONDS * 1e9]
+        tokens = [token for slot in stuck for token in slot.tokens()[1] if token not in self._given_back]
+        self._given_back.intersection_update(token for slot in stuck for token in slot.tokens()[1])
+        if not tokens:
+            return
+        with self._link.transaction() as ledger:
+            ends = [
+                Ended(
+                    job_id,
+                    token,
+                    Outcome.RELEASED,
+                    status_reason="stuck behind a long job",
+                    is_refunded=True,
+                    is_unstarted=True,
+                )
+                for token, job_id in held_leases(ledger, tokens).items()
+            ]
+            settle_jobs(ledger, ends)
+        self._given_back.update(tokens)
+        self._wake_idle()
+
+    # -- what is due ----------------------------------------------------------------------------------------
+
+    def _promote(self, now: float) -> None:
+        with self._link.autocommit() as ledger:
+            promoted, next_due = promote_due_jobs(ledger)
+        if promoted:
+            self._wake_idle()
+        wait = PROMOTE_EVERY_SECONDS if next_due is None else min(PROMOTE_EVERY_SECONDS, next_due + 0.001)
+        self._promote_at = now + (0.0 if promoted >= LARGEST_PROMOTION else wait)
+
+    # -- wake-ups -------------------------------------------------------------------------------------------
+
+    def _listen_or_not(self, now: float) -> None:
+        done = sum(slot.jobs_done for slot in self._slots)
+        since, before = self._jobs_done
+        rate = max(0, done - before) / max(now - since, 0.001)
+        self._jobs_done = (now, done)
+        has_idle = any(slot.state is SlotState.IDLE for slot in self._slots)
+        if has_idle and rate < BUSY_JOBS_PER_SECOND and not self.is_stopping:
+            self._announce(now)
+        elif self._is_listening:
+            self._withdraw()
+
+    def _announce(self, now: float) -> None:
+        if self._is_listening and self._link.is_listening and now < self._announced_at + LISTEN_SECONDS / 3:
+            return
+        with self._link.autocommit() as ledger:
+            self._link.listen(WAKE_CHANNEL)
+            announce_listener(ledger, self._host_id, listen_seconds=LISTEN_SECONDS)
+        self._announced_at = now
+        if not self._is_listening:
+            self._is_listening = True
+            self._wake_idle()
+
+    def _withdraw(self) -> None:
+        if not self._is_listening:
+            return
+        self._is_listening = False
+        try:
+            with self._link.autocommit() as ledger:
+                withdraw_listener(ledger, self._host_id)
+        except RunledgerError as error:
+            log(logging.INFO, "listener.not_withdrawn", code=error.code)  # its row ends by itself
+
+    def _take_notifications(self) -> bool:
+        return any(payload == self._link.schema for payload in self._link.take_notifications())
+
+    def _wake_idle(self) -> None:
+        for slot in self._slots:
+            if slot.state is SlotState.IDLE:
+                wake(self._wake_pipes[slot.index])
+
+
+def worker_id(host_id: str, slot_index: int, incarnation: int) -> str:
+    """Unique for each process that ever lived: names are not reused, so an old lease is never taken for a new one."""
+    return f"{host_id}.{slot_index}.{incarnation}"
+
+
+def wake(pipe: int) -> None:
+    """Whoever waits on the pipe looks again; when it is full, enough wake-ups wait already."""
+    with contextlib.suppress(BlockingIOError):
+        os.write(pipe, b"w")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the process is stopped (SIGSTOP, a debugger): nobody vouches for its leases."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t", b"Z")
+    except OSError:
+        return False
+
+
+def _signal(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself meanwhile
+        os.kill(pid, CANCEL_SIGNAL)

@@ -1,0 +1,126 @@
+"""A process's own connection: opened when needed, given up when it breaks, opened again after a growing pause.
+
+Each process has one, made after its fork. It remembers the process it belongs to and refuses any other.
+"""
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from runledger.core.errors import DatabaseUnavailable, InternalError, RunledgerError
+from runledger.database.database import connect
+from runledger.database.settings import connection_info, target_of
+from runledger.postgres.connection import PsycopgConnection
+from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.postgres.violations import error_for
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 10.0
+
+
+class DatabaseLink:
+    """The connection of one process. The lock is held for every use, because the attendant thread shares it."""
+
+    def __init__(self, url: str, schema: str, role: str) -> None:
+        self._conninfo = connection_info(url, f"runledger:{role}")
+        self.target = target_of(url)
+        self.schema = schema
+        self.lock = threading.RLock()
+        self._pid = os.getpid()
+        self._driver: psycopg.Connection[Any] | None = None
+        self._failures = 0
+        self.is_listening = False
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[PsycopgConnection]:
+        """A transaction, committed at the end of the block. Raises DatabaseUnavailable when the link is broken."""
+        with self._using() as driver, driver.transaction():
+            yield PsycopgConnection(driver, self.schema)
+
+    @contextlib.contextmanager
+    def autocommit(self) -> Iterator[PsycopgConnection]:
+        """Each statement commits by itself."""
+        with self._using() as driver:
+            yield PsycopgConnection(driver, self.schema)
+
+    def run_together(self, *calls: tuple[Statement, Parameters]) -> list[list[Row]]:
+        """All statements in one transaction and one round trip; answers in their order."""
+        with self._using() as driver:
+            if len(calls) == 1:
+                statement, parameters = calls[0]
+                return [driver.execute(statement.text(self.schema).encode(), parameters).fetchall()]
+            with driver.pipeline():
+                cursors = [
+                    driver.execute(statement.text(self.schema).encode(), parameters) for statement, parameters in calls
+                ]
+            return [cursor.fetchall() for cursor in cursors]
+
+    def pause_seconds(self) -> float:
+        """How long to wait before the next try: full jitter below a bound that doubles with each failure."""
+        bound = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 10))
+        return random.uniform(0.0, bound)  # noqa: S311 - spreads reconnects; protects nothing
+
+    def fileno(self) -> int | None:
+        """The socket to wait on for notifications; None while there is no connection."""
+        return None if self._driver is None or self._driver.closed else self._driver.fileno()
+
+    def listen(self, channel: str) -> None:
+        """Notifications on ``channel`` arrive from now on, until the connection breaks; ``is_listening`` says so."""
+        with self._using() as driver:
+            if not self.is_listening:
+                driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                self.is_listening = True
+
+    def take_notifications(self) -> list[str]:
+        """The payloads that have arrived on the socket; never waits."""
+        with self._using() as driver:
+            return [notification.payload for notification in driver.notifies(timeout=0)]
+
+    def close(self) -> None:
+        """The connection is closed; the next use opens another one."""
+        self.is_listening = False
+        driver, self._driver = self._driver, None
+        if driver is not None and self._pid == os.getpid():
+            with contextlib.suppress(psycopg.Error):
+                driver.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[psycopg.Connection[Any]]:
+        if self._pid != os.getpid():
+            raise InternalError("a database link must not be used in a process forked from its owner")
+        with self.lock:
+            driver = self._open()
+            try:
+                yield driver
+            except DatabaseUnavailable:
+                self._break()
+                raise
+            except RunledgerError:
+                raise
+            except psycopg.Error as error:
+                if driver.broken or driver.closed:
+                    self._break()
+                translated = error_for(error)
+                if isinstance(translated, DatabaseUnavailable):
+                    self._break()
+                raise translated from error
+            self._failures = 0
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._driver is None or self._driver.closed:
+            try:
+                self._driver = connect(self._conninfo, self.target)
+            except DatabaseUnavailable:
+                self._failures += 1
+                raise
+        return self._driver
+
+    def _break(self) -> None:
+        self._failures += 1
+        self.close()

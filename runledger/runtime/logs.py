@@ -1,0 +1,56 @@
+"""One structured line for each thing a person would ask about: text for a terminal, JSON for machines.
+
+Payloads, DSNs and SQL never stand in a line. Every value is cleaned, so a job's text cannot forge a second line.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from runledger.core.gate import clean_text
+
+VALUE_LIMIT = 2_048
+_logger = logging.getLogger("runledger")
+
+
+def configure_logs(level: str, log_format: str) -> None:
+    """The lines of this process go to stderr. ``auto`` means text on a terminal and JSON elsewhere."""
+    is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if is_json else _TextLines())
+    _logger.handlers[:] = [handler]
+    _logger.setLevel(level.upper())
+    _logger.propagate = False
+
+
+def log(level: int, event: str, **fields: Any) -> None:
+    """``event`` is a dotted word that stays the same; fields say which, how many, why."""
+    if _logger.isEnabledFor(level):
+        _logger.log(level, event, extra={"fields": {name: _clean(value) for name, value in fields.items()}})
+
+
+def _clean(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return clean_text(value, VALUE_LIMIT).replace("\r", "\\r").replace("\n", "\\n")
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        fields = getattr(record, "fields", {})
+        said = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        return f"{clock} {record.levelname.lower():7} {record.getMessage()} {said}".rstrip()
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "pid": record.process,
+        } | getattr(record, "fields", {})
+        return json.dumps(line, ensure_ascii=False, default=str)

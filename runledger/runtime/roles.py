@@ -1,0 +1,109 @@
+"""What each child does after its fork: its own signals, its own connection, its own loop."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runledger.runtime.app import load_catalog
+from runledger.runtime.children import unblock_signals
+from runledger.runtime.config import JobsConfig
+from runledger.runtime.interrupts import Interrupts
+from runledger.runtime.keeper import Keeper, worker_id
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.logs import log
+from runledger.runtime.loop import run_loop
+from runledger.runtime.reaper import Reaper
+from runledger.runtime.signals import SignalQueue, drain
+from runledger.runtime.slots import Slot, SlotState
+from runledger.runtime.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What every child of one supervisor shares: settings, slots and pipes, all made before the first fork."""
+
+    host_id: str
+    app: str
+    database_url: str
+    schema: str
+    config: JobsConfig
+    queues: tuple[str, ...] | None
+    is_draining: bool
+    with_sync: bool
+    slots: Sequence[Slot]
+    obituaries_read: int
+    wake_reads: Sequence[int]
+    wake_writes: Sequence[int]
+
+
+def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
+    """Imports the app, then claims, runs and settles until told to stop, or until the queue is drained."""
+    slot.set_pid(os.getpid())
+    signals = SignalQueue((signal.SIGTERM,))
+    unblock_signals()
+    sys.argv[0] = f"runledger worker {slot.index}"
+    catalog = load_catalog(host.app)
+    link = DatabaseLink(host.database_url, host.schema, f"worker-{slot.index}")
+    worker = Worker(
+        catalog,
+        link,
+        slot,
+        Interrupts(slot),
+        worker_id=worker_id(host.host_id, slot.index, slot.incarnation),
+        config=host.config,
+        queues=host.queues,
+        is_draining=host.is_draining,
+        with_sync=host.with_sync,
+    )
+    slot.turn(SlotState.IDLE, time.monotonic_ns())
+    log(logging.INFO, "worker.ready", worker_id=worker_id(host.host_id, slot.index, slot.incarnation))
+    worker.watch_stop(lambda: signal.SIGTERM in signals.seen)
+    wake_read = host.wake_reads[slot.index]
+
+    def tick() -> float | None:
+        drain(wake_read)
+        return worker.tick()
+
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=lambda: (wake_read,))
+    link.close()
+    return status
+
+
+def live_as_keeper(host: Host, parent_pid: int) -> int:
+    """Keeps the leases of this host until told to stop, which the supervisor does last."""
+    signals = SignalQueue((signal.SIGTERM,))
+    unblock_signals()
+    link = DatabaseLink(host.database_url, host.schema, "keeper")
+    keeper = Keeper(link, host.slots, host.obituaries_read, host.wake_writes, host_id=host.host_id, config=host.config)
+
+    def tick() -> float | None:
+        keeper.is_stopping = signal.SIGTERM in signals.seen
+        return keeper.tick()
+
+    def wake() -> tuple[int, ...]:
+        socket = link.fileno()
+        return (host.obituaries_read,) if socket is None else (host.obituaries_read, socket)
+
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=wake)
+    link.close()
+    return status
+
+
+def live_as_reaper(host: Host, parent_pid: int) -> int:
+    """Reaps lapsed leases until told to stop."""
+    signals = SignalQueue((signal.SIGTERM,))
+    unblock_signals()
+    link = DatabaseLink(host.database_url, host.schema, "reaper")
+    reaper = Reaper(link, host.config)
+
+    def tick() -> float | None:
+        reaper.is_stopping = signal.SIGTERM in signals.seen
+        return reaper.tick()
+
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid)
+    link.close()
+    return status

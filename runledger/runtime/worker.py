@@ -1,0 +1,189 @@
+"""The worker: claim, run, settle; one job at a time. One tick is one exchange with the database and one batch."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from runledger.core.catalog import JobCatalog
+from runledger.core.errors import LeaseLost, RunledgerError
+from runledger.core.jobs import ClaimedJob
+from runledger.core.results import Ended
+from runledger.core.states import JobStatus
+from runledger.postgres.definitions import sync_definitions
+from runledger.postgres.migrations import check_schema
+from runledger.postgres.stats import has_unfinished_work
+from runledger.runtime.attendant import Attendant
+from runledger.runtime.config import JobsConfig
+from runledger.runtime.exchange import Exchange
+from runledger.runtime.execution import Execution, expired, given_back
+from runledger.runtime.interrupts import Interrupts
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.logs import log
+from runledger.runtime.outbox import Outbox
+from runledger.runtime.prefetch import STALE_SECONDS, Prefetch
+from runledger.runtime.reporter import Reporter
+from runledger.runtime.slots import Slot, SlotState
+
+FIRST_PAUSE_SECONDS = 0.02
+"""The pause after the first empty look; it doubles up to the poll interval."""
+
+
+class Worker:
+    """One worker process's work. ``is_stopping`` may be set at any time; the next turn notices."""
+
+    def __init__(
+        self,
+        catalog: JobCatalog,
+        link: DatabaseLink,
+        slot: Slot,
+        interrupts: Interrupts,
+        *,
+        worker_id: str,
+        config: JobsConfig,
+        queues: Sequence[str] | None = None,
+        is_draining: bool = False,
+        with_sync: bool = True,
+    ) -> None:
+        self._catalog = catalog
+        self._link = link
+        self._slot = slot
+        self._config = config
+        self._is_draining = is_draining
+        self._with_sync = with_sync
+        self._is_prepared = False
+        self._job_types = catalog.job_types
+        self._outbox = Outbox(config.settle_delay_seconds)
+        self._exchange = Exchange(
+            link,
+            self._outbox,
+            worker_id=worker_id,
+            job_types=self._job_types,
+            queues=queues,
+            lease_ttl_seconds=config.lease_ttl_seconds,
+        )
+        self._reporter = Reporter(link, interrupts)
+        self._execution = Execution(worker_id, interrupts, self._reporter)
+        self._attendant = Attendant(self._exchange, self._outbox, self._reporter)
+        self._prefetch = Prefetch(config.claim_batch_size)
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._attendant.start()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker ends between two jobs: it was told to, or asked to make room for a fresh process."""
+        return self._reporter.is_stopping or self._slot.is_asked_to_leave
+
+    def stop(self) -> None:
+        """No more jobs begin; handlers see ``context.is_stopping``."""
+        self._reporter.stop()
+
+    def watch_stop(self, is_asked: Callable[[], bool]) -> None:
+        """The same, as soon as ``is_asked`` says so; looked at between jobs and by handlers that ask."""
+        self._reporter.is_asked_to_stop = is_asked
+
+    def tick(self) -> float | None:
+        """Outcomes are written, due jobs claimed and run. Answers with the pause, or None when the worker is done."""
+        self._slot.turn(SlotState.BUSY, time.monotonic_ns())
+        if not self._is_prepared:
+            self._prepare()
+        sent_at = time.monotonic()
+        jobs = self._exchange.settle_and_claim(0 if self.is_stopping else self._prefetch.size)
+        self._slot.hold([job.lease_token for job in jobs], time.monotonic_ns())
+        if jobs:
+            self._run_batch(jobs, sent_at)
+            self._pause_seconds = FIRST_PAUSE_SECONDS
+            return 0.0
+        return self._idle()
+
+    def _prepare(self) -> None:
+        """The schema fits and the catalog's definitions are stored. Raises what ``check_schema`` raises."""
+        with self._link.transaction() as ledger:
+            check_schema(ledger)
+            if self._with_sync:
+                changed = sync_definitions(ledger, self._catalog.definitions)
+                if changed:
+                    log(logging.INFO, "definitions.synchronised", job_types=",".join(changed))
+        self._is_prepared = True
+
+    def _idle(self) -> float | None:
+        if self.is_stopping or (self._is_draining and self._is_drained()):
+            self._slot.turn(SlotState.LEAVING, time.monotonic_ns())
+            return None
+        self._slot.turn(SlotState.IDLE, time.monotonic_ns())
+        pause = self._pause_seconds
+        self._pause_seconds = min(self._config.poll_interval_seconds, pause * 2)
+        return pause * random.uniform(0.75, 1.25)  # noqa: S311 - spreads polls; protects nothing
+
+    def _is_drained(self) -> bool:
+        with self._link.autocommit() as ledger:
+            return not has_unfinished_work(ledger, self._job_types)
+
+    def _run_batch(self, jobs: list[ClaimedJob], sent_at: float) -> None:
+        began_at = time.monotonic()
+        self._attendant.watch()
+        try:
+            for position, job in enumerate(jobs):
+                now = time.monotonic()
+                if position and (now - sent_at > STALE_SECONDS or self.is_stopping):
+                    self._give_back(jobs[position:], now)
+                    break
+                self._run_one(position, job, now)
+                if self._outbox.is_due(time.monotonic()):
+                    self._settle_quietly()
+        finally:
+            self._attendant.rest()
+        self._prefetch.learn(claimed=len(jobs), seconds=time.monotonic() - began_at)
+
+    def _run_one(self, position: int, job: ClaimedJob, now: float) -> None:
+        if job.is_expired:
+            self._outbox.add(expired(job), None, now)
+            return
+        handler = self._catalog.handler(job.job_type)
+        hard_seconds = job.timeout_seconds + self._config.timeout_grace_seconds
+        now_ns = time.monotonic_ns()
+        self._slot.begin(position, job.lease_token, now_ns, now_ns + hard_seconds * 1_000_000_000)
+        end = self._execution.run(handler, job, now)
+        self._slot.end()
+        self._flush_reports()
+        if end is None:
+            log(logging.INFO, "job.attempt_void", job_id=job.job_id, lease_token=job.lease_token)
+            return
+        self._outbox.add(end, now, time.monotonic())
+        if isinstance(end, Ended) and end.error_code is not None:
+            _log_failure(job, end)
+
+    def _flush_reports(self) -> None:
+        try:
+            self._reporter.flush()
+        except LeaseLost:
+            pass  # the settle of the attempt finds out, and says so
+        except RunledgerError as error:
+            log(logging.WARNING, "job.report_lost", code=error.code, error=str(error))
+
+    def _settle_quietly(self) -> None:
+        """Outcomes that cannot be written now stay in the outbox; the next exchange tries again."""
+        try:
+            self._exchange.settle()
+        except RunledgerError as error:
+            log(logging.WARNING, "settle.postponed", code=error.code, error=str(error))
+
+    def _give_back(self, jobs: list[ClaimedJob], now: float) -> None:
+        reason = "the worker is stopping" if self.is_stopping else "claimed ahead and not begun in time"
+        for job in jobs:
+            self._outbox.add(given_back(job, reason), None, now)
+
+
+def _log_failure(job: ClaimedJob, end: Ended) -> None:
+    is_dead = end.final_status is JobStatus.DEAD_LETTERED
+    log(
+        logging.ERROR if is_dead else logging.WARNING,
+        "job.dead_lettered" if is_dead else "job.retry_scheduled",
+        job_id=job.job_id,
+        job_type=job.job_type,
+        attempt=f"{job.attempt}/{job.max_attempts}",
+        outcome=end.outcome.value,
+        code=end.error_code,
+        message=end.error_message,
+        retry_in=None if end.retry_seconds is None else f"{end.retry_seconds:.1f}s",
+    )
