@@ -34,6 +34,7 @@ from sqlalchemy.types import BigInteger
 from runledger.core.results import Ended, LeaseCheck, Succeeded
 from runledger.core.states import JobEventType, JobStatus, Outcome
 from runledger.postgres import tables
+from runledger.postgres.arrays import plain_array, text_array
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.dead_letters import dead_lettered, hooks_of
 from runledger.postgres.expressions import (
@@ -284,15 +285,29 @@ SETTLE_ENDED = Statement("settle_ended", _settle_ended())
 
 
 def succeeded_parameters(results: Sequence[Succeeded]) -> Parameters:
-    return {f"{name}s": [getattr(one, name) for one in results] for name in _SUCCEEDED_COLUMNS}
+    """The parameters of ``SETTLE_SUCCEEDED``."""
+    return {
+        "job_ids": plain_array([one.job_id for one in results]),
+        "lease_tokens": plain_array([one.lease_token for one in results]),
+        "outputs": text_array([one.output for one in results]),
+        "started_agos": plain_array([one.started_ago for one in results]),
+        "finished_agos": plain_array([one.finished_ago for one in results]),
+        "cpu_mss": plain_array([one.cpu_ms for one in results]),
+        "max_rss_kbs": plain_array([one.max_rss_kb for one in results]),
+    }
 
 
 def ended_parameters(results: Sequence[Ended], lease_check: LeaseCheck) -> Parameters:
-    parameters: Parameters = {f"{name}s": [getattr(one, name) for one in results] for name in _ENDED_COLUMNS}
-    parameters["outcomes"] = [one.outcome.value for one in results]
-    parameters["final_statuss"] = [one.final_status.value if one.final_status else None for one in results]
+    """The parameters of ``SETTLE_ENDED``."""
+    parameters: Parameters = {
+        f"{name}s": _array(type_, [getattr(one, name) for one in results]) for name, type_ in _ENDED_COLUMNS.items()
+    }
     parameters["lease_check"] = lease_check.value
     return parameters
+
+
+def _array(type_: type[Any], values: list[Any]) -> str:
+    return text_array(values) if type_ is Text else plain_array(values)
 
 
 def settle_jobs(

@@ -6,6 +6,7 @@ and the exception follows when it returns.
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,31 +16,36 @@ from runledger.runtime.slots import Slot
 CANCEL_SIGNAL = signal.SIGUSR2
 """Sent by the keeper after it named the token in the slot: the attempt counts no more."""
 
+ALARM_SLACK_SECONDS = 0.005
+"""How much earlier than the clock says an alarm may come and still count."""
+
 
 class Interrupts:
     """Arms the timer of an attempt and raises into its handler. One for each worker process, in the main thread."""
 
-    __slots__ = ("_is_user_code", "_pending", "_slot", "_token")
+    __slots__ = ("_deadline", "_is_user_code", "_pending", "_slot", "_token")
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._is_user_code = False
         self._pending: BaseException | None = None
         self._token = 0
+        self._deadline = 0.0
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.signal(CANCEL_SIGNAL, self._on_cancel)
 
     def enter(self, token: int, timeout_seconds: float) -> None:
         """User code runs from here on, for at most ``timeout_seconds``."""
+        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
+        self._deadline = time.monotonic() + timeout_seconds - ALARM_SLACK_SECONDS
         self._token = token
         self._pending = None
         self._is_user_code = True
-        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
 
     def leave(self) -> None:
-        """User code has ended; nothing is raised any more."""
+        """User code has ended; nothing is raised any more. The timer may still fire: nobody listens, and the next
+        attempt sets it anew, so disarming it would be a system call for nothing."""
         self._is_user_code = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
         self._token = 0
         self._pending = None
 
@@ -51,12 +57,13 @@ class Interrupts:
             yield
         finally:
             self._is_user_code = was_user_code
-        pending, self._pending = self._pending, None
-        if pending is not None and was_user_code:
-            raise pending
+            pending, self._pending = self._pending, None
+            if pending is not None and was_user_code:
+                raise pending
 
     def _on_alarm(self, number: int, frame: object) -> None:
-        self._raise(JobTimeout("the attempt ran longer than its timeout"))
+        if time.monotonic() >= self._deadline:  # else it was set for an attempt that has ended
+            self._raise(JobTimeout("the attempt ran longer than its timeout"))
 
     def _on_cancel(self, number: int, frame: object) -> None:
         if self._token and self._slot.interrupted_token == self._token:
