@@ -31,6 +31,8 @@ def connection_info(url: str, application_name: str) -> str:
     SQLAlchemy's ``postgresql+psycopg://`` is accepted. Raises InvalidDatabaseUrl, whose text never repeats the URL.
     """
     parts = _parse(url)
+    if "," in str(parts.get("host") or parts.get("hostaddr") or ""):
+        parts.setdefault("target_session_attrs", "read-write")  # of several servers, the one that takes writes
     return make_conninfo(**({**_DEFAULTS, "application_name": application_name} | parts))
 
 

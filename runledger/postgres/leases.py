@@ -11,7 +11,7 @@ from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import CLOCK, TRUE, ZERO, as_text, parameter, rows_of, seconds
 from runledger.postgres.statements import Statement
-from runledger.postgres.tables import job_leases, job_logs, job_queue
+from runledger.postgres.tables import job_attempts, job_leases, job_logs, job_queue
 
 _lease = job_leases.c
 
@@ -81,6 +81,13 @@ HELD_LEASES = Statement(
     .where(_lease.lease_expires_at > CLOCK),
 )
 
+STORED_ATTEMPTS = Statement(
+    "stored_attempts",
+    select(job_attempts.c.lease_token)
+    .where(job_attempts.c.job_id == func.any(parameter("job_ids", ARRAY(Uuid))))
+    .where(job_attempts.c.lease_token == func.any(parameter("lease_tokens", ARRAY(BigInteger)))),
+)
+
 _entries = rows_of("entries", level=Text, message=Text, fields=Text)
 WRITE_LOGS = Statement(
     "write_job_logs",
@@ -134,6 +141,12 @@ def held_leases(connection: AnyConnection, lease_tokens: Sequence[int]) -> dict[
     if not lease_tokens:
         return {}
     return {row[0]: row[1] for row in borrow(connection).fetch(HELD_LEASES, {"lease_tokens": list(lease_tokens)})}
+
+
+def stored_attempts(connection: AnyConnection, lease_tokens: Sequence[int], job_ids: Sequence[str]) -> set[int]:
+    """Which of these tokens, each of one of these jobs, have an attempt row: they were settled, by whoever it was."""
+    parameters = {"lease_tokens": list(lease_tokens), "job_ids": list(job_ids)}
+    return {row[0] for row in borrow(connection).fetch(STORED_ATTEMPTS, parameters)}
 
 
 def save_progress(

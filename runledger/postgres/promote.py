@@ -1,5 +1,7 @@
 """Promote: move jobs whose time has come from ``job_scheduled`` to ``job_ready``."""
 
+from dataclasses import dataclass
+
 from sqlalchemy import Integer, delete, func, insert, select
 
 from runledger.postgres.connection import AnyConnection, borrow
@@ -8,6 +10,16 @@ from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_ready, job_scheduled
 
 LARGEST_PROMOTION = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """How many jobs were promoted, the seconds until the next one is due, and whether any job is ready now."""
+
+    promoted: int
+    next_due_seconds: float | None
+    has_ready: bool
+
 
 _due = (
     select(row_address("job_scheduled").label("address"))
@@ -34,14 +46,15 @@ PROMOTE_DUE = Statement(
         select(func.extract("epoch", func.min(job_scheduled.c.next_run_at) - CLOCK))
         .where(job_scheduled.c.next_run_at > CLOCK)
         .scalar_subquery(),
+        select(job_ready.c.job_id).exists(),
     ),
 )
 
 
-def promote_due_jobs(connection: AnyConnection, *, limit: int = LARGEST_PROMOTION) -> tuple[int, float | None]:
-    """At most ``limit`` due jobs are ready; the answer is how many, and the seconds until the next one is due.
+def promote_due_jobs(connection: AnyConnection, *, limit: int = LARGEST_PROMOTION) -> Promotion:
+    """At most ``limit`` due jobs are ready.
 
     Jobs that another host is promoting are skipped, never waited for.
     """
-    [(promoted, wait)] = borrow(connection).fetch(PROMOTE_DUE, {"limit": min(limit, LARGEST_PROMOTION)})
-    return int(promoted), None if wait is None else max(0.0, float(wait))
+    [(promoted, wait, has_ready)] = borrow(connection).fetch(PROMOTE_DUE, {"limit": min(limit, LARGEST_PROMOTION)})
+    return Promotion(int(promoted), None if wait is None else max(0.0, float(wait)), promoted > 0 or has_ready)

@@ -6,6 +6,7 @@ wrong hands. A child dies with its parent, leads its own process group, and leav
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import logging
 import os
@@ -36,8 +37,15 @@ class Child:
     kill_cause: str | None = None
 
 
-def spawn(role: str, run: Callable[[int], int], *, slot_index: int | None = None) -> Child:
-    """A child that runs ``run(parent_pid)`` and exits with its answer.
+def spawn(
+    role: str,
+    run: Callable[[int], int],
+    *,
+    slot_index: int | None = None,
+    death_signal: signal.Signals = signal.SIGKILL,
+) -> Child:
+    """A child that runs ``run(parent_pid)`` and exits with its answer; it gets ``death_signal`` from the kernel when
+    this process dies.
 
     Raises InternalError when this process has more than one thread: a lock held by another thread at the moment of
     the fork would stay locked in the child for ever.
@@ -49,7 +57,7 @@ def spawn(role: str, run: Callable[[int], int], *, slot_index: int | None = None
     try:
         pid = os.fork()
         if pid == 0:
-            _live(role, run, parent_pid)
+            _live(role, run, parent_pid, death_signal)
         os.setpgid(pid, pid)
     except ProcessLookupError:
         pass  # it has already ended; it will be reaped like any other
@@ -58,10 +66,10 @@ def spawn(role: str, run: Callable[[int], int], *, slot_index: int | None = None
     return Child(role, pid, time.monotonic(), slot_index)
 
 
-def _live(role: str, run: Callable[[int], int], parent_pid: int) -> NoReturn:
+def _live(role: str, run: Callable[[int], int], parent_pid: int, death_signal: signal.Signals) -> NoReturn:
     status = EXIT_UNEXPECTED
     try:
-        _settle_in(parent_pid)
+        _settle_in(parent_pid, death_signal)
         status = run(parent_pid)
     except ConfigurationError as error:
         log(logging.ERROR, "process.misconfigured", role=role, code=error.code, error=str(error), hint=error.hint)
@@ -81,15 +89,17 @@ def _live(role: str, run: Callable[[int], int], parent_pid: int) -> NoReturn:
         os._exit(status)
 
 
-def _settle_in(parent_pid: int) -> None:
+def _settle_in(parent_pid: int, death_signal: signal.Signals) -> None:
     """The order matters: death signal first, then the check that the parent did not die before it was set."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) if sys.platform == "linux" else None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent_pid:
         os._exit(0)
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGCONT):
         signal.signal(number, signal.SIG_DFL)
+    faulthandler.register(signal.SIGQUIT, all_threads=True)  # stacks to stderr, and on it goes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the group; the supervisor decides
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     random.seed()

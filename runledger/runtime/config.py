@@ -69,11 +69,17 @@ class JobsConfig:
     boot_timeout_seconds: int = _setting(
         "JOBS_BOOT_TIMEOUT_SECONDS", 60, 1, 3_600, "How long a process may take to import the app and connect."
     )
+    database_timeout_seconds: int = _setting(
+        "JOBS_DATABASE_TIMEOUT_SECONDS", 10, 1, 3_600, "Longest wait for an answer of the database before reconnecting."
+    )
     max_jobs_per_process: int = _setting(
         "JOBS_MAX_JOBS_PER_PROCESS", UNLIMITED, 0, None, "Replace a worker after this many jobs; 0: never."
     )
     max_memory_mb: int = _setting(
         "JOBS_MAX_MEMORY_MB", UNLIMITED, 0, None, "Replace a worker between jobs above this resident memory; 0: never."
+    )
+    max_memory_hard_mb: int = _setting(
+        "JOBS_MAX_MEMORY_HARD_MB", UNLIMITED, 0, None, "Kill a worker, also in a job, above this memory; 0: never."
     )
 
     def __post_init__(self) -> None:

@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import Sequence
 
-from runledger.core.errors import RunledgerError
+from runledger.core.errors import RunledgerError, UnavailableError
 from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended, LeaseCheck, Succeeded
 from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
+from runledger.postgres.leases import stored_attempts
 from runledger.postgres.settle import SETTLE_ENDED, SETTLE_SUCCEEDED, ended_parameters, succeeded_parameters
 from runledger.postgres.statements import Parameters, Row, Statement
 from runledger.runtime.link import DatabaseLink
@@ -69,15 +70,50 @@ class Exchange:
                 return []
             try:
                 answers = self._link.run_together(*settles, *claim)
-            except RunledgerError:
+            except UnavailableError:
                 self._outbox.put_back(waiting)
                 raise
+            except RunledgerError as error:
+                self._settle_one_by_one(waiting, error)
+                return []
         settled = {row[0] for answer in answers[: len(settles)] for row in answer}
         self._report_lost([one for one in waiting if one.end.job_id not in settled])
         return answers[-1] if claims else []
 
+    def _settle_one_by_one(self, waiting: list[Waiting], refusal: RunledgerError) -> None:
+        """The database refuses something in the batch. Each outcome is tried alone, so that one which cannot be stored
+        takes no other with it; its lease runs out and the reaper decides."""
+        if not waiting:
+            raise refusal
+        for position, one in enumerate(waiting):
+            try:
+                [answer] = self._link.run_together(*_settles([one]))
+            except UnavailableError:
+                self._outbox.put_back(waiting[position:])
+                raise
+            except RunledgerError as error:
+                log(
+                    logging.ERROR,
+                    "job.outcome_refused",
+                    job_id=one.end.job_id,
+                    code=error.code,
+                    detail=error.internal_message,
+                )
+                continue
+            if not answer:
+                self._report_lost([one])
+
     def _report_lost(self, lost: list[Waiting]) -> None:
+        """Outcomes that were refused. One whose attempt is stored under its token was ours all the same: its commit had
+        happened, and only the answer was lost."""
+        if not lost:
+            return
+        with self._link.autocommit() as ledger:
+            ours = stored_attempts(ledger, [one.end.lease_token for one in lost], [one.end.job_id for one in lost])
         for one in lost:
+            if one.end.lease_token in ours:
+                log(logging.INFO, "job.outcome_confirmed", job_id=one.end.job_id, lease_token=one.end.lease_token)
+                continue
             log(
                 logging.WARNING,
                 "job.lease_lost",

@@ -172,6 +172,11 @@ def given_back(job: ClaimedJob, reason: str) -> Ended:
     )
 
 
+def cut_short(job: ClaimedJob) -> Ended:
+    """A job that was interrupted because its host stops goes back, its attempt refunded."""
+    return Ended(job.job_id, job.lease_token, Outcome.RELEASED, status_reason="SHUTDOWN", is_refunded=True)
+
+
 def expired(job: ClaimedJob) -> Ended:
     """A job whose expiry passed before it began is cancelled."""
     return Ended(

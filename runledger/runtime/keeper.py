@@ -7,6 +7,7 @@ A heartbeat thread beside a handler starves behind the interpreter's lock; a pro
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ PROMOTE_EVERY_SECONDS = 0.5
 CHECK_EVERY_SECONDS = 0.5
 """How often running attempts are compared with their leases: a cancel reaches a handler within twice that."""
 
+TAKE_OVER_SECONDS = 2.0
 LISTEN_SECONDS = 30.0
 BUSY_JOBS_PER_SECOND = 200.0
 """Above this rate a host looks for itself often enough; notifications would only cost."""
@@ -121,6 +123,23 @@ class Keeper:
         *lines, self._unread = self._unread.split(b"\n")
         self._dead.extend(Obituary.from_line(line) for line in lines)
 
+    def take_over(self) -> None:
+        """The supervisor is gone. Its workers are ended (the kernel has most likely done so), and their leases go back
+        at once, attempts refunded: no other host has to wait for them to lapse."""
+        for slot in self._slots:
+            pid = slot.pid
+            if not pid:
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            if _is_gone(pid, TAKE_OVER_SECONDS):
+                begun, _ = slot.tokens()
+                obituary = Obituary(
+                    self.worker_id(slot), "shutdown", 0, None, slot.running_token, begun, None, None, None
+                )
+                self._dead.append(obituary)
+        self._settle_the_dead()
+
     # -- the living -----------------------------------------------------------------------------------------
 
     def _living(self) -> list[Slot]:
@@ -183,11 +202,13 @@ class Keeper:
 
     def _promote(self, now: float) -> None:
         with self._link.autocommit() as ledger:
-            promoted, next_due = promote_due_jobs(ledger)
-        if promoted:
+            promotion = promote_due_jobs(ledger)
+        if promotion.has_ready:
             self._wake_idle()
-        wait = PROMOTE_EVERY_SECONDS if next_due is None else min(PROMOTE_EVERY_SECONDS, next_due + 0.001)
-        self._promote_at = now + (0.0 if promoted >= LARGEST_PROMOTION else wait)
+        wait = min(PROMOTE_EVERY_SECONDS, self._config.poll_interval_seconds)
+        if promotion.next_due_seconds is not None:
+            wait = min(wait, promotion.next_due_seconds + 0.001)
+        self._promote_at = now + (0.0 if promotion.promoted >= LARGEST_PROMOTION else wait)
 
     # -- wake-ups -------------------------------------------------------------------------------------------
 
@@ -205,8 +226,8 @@ class Keeper:
     def _announce(self, now: float) -> None:
         if self._is_listening and self._link.is_listening and now < self._announced_at + LISTEN_SECONDS / 3:
             return
+        self._link.listen(WAKE_CHANNEL)
         with self._link.autocommit() as ledger:
-            self._link.listen(WAKE_CHANNEL)
             announce_listener(ledger, self._host_id, listen_seconds=LISTEN_SECONDS)
         self._announced_at = now
         if not self._is_listening:
@@ -243,13 +264,27 @@ def wake(pipe: int) -> None:
         os.write(pipe, b"w")
 
 
-def _is_stopped(pid: int) -> bool:
-    """Whether the process is stopped (SIGSTOP, a debugger): nobody vouches for its leases."""
+def _is_gone(pid: int, seconds: float) -> bool:
+    """Whether the process has ended, at the latest after ``seconds``; one that nobody has reaped yet has ended too."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if _process_state(pid) in (b"", b"Z"):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _process_state(pid: int) -> bytes:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t", b"Z")
+            return stat.read().rpartition(b")")[2].split()[0]
     except OSError:
-        return False
+        return b""
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the process is stopped (SIGSTOP, a debugger): nobody vouches for its leases."""
+    return _process_state(pid) in (b"T", b"t", b"Z")
 
 
 def _signal(pid: int) -> None:

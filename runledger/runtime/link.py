@@ -1,4 +1,5 @@
-"""A process's own connection: opened when needed, given up when it breaks, opened again after a growing pause.
+"""A process's own connection: opened when needed, given up when it breaks or grows old, opened again after a growing
+pause. Every use has a deadline that this side keeps.
 
 Each process has one, made after its fork. It remembers the process it belongs to and refuses any other.
 """
@@ -7,6 +8,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,15 +21,22 @@ from runledger.database.settings import connection_info, target_of
 from runledger.postgres.connection import PsycopgConnection
 from runledger.postgres.statements import Parameters, Row, Statement
 from runledger.postgres.violations import error_for
+from runledger.runtime.watchdog import RoundTripWatchdog
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
+LONGEST_AGE_SECONDS = 1_800.0
+"""A connection is replaced after half an hour, so that a fleet follows a failover and a changed role."""
 
 
 class DatabaseLink:
     """The connection of one process. The lock is held for every use, because the attendant thread shares it."""
 
-    def __init__(self, url: str, schema: str, role: str) -> None:
+    def __init__(self, url: str, schema: str, role: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._watchdog: RoundTripWatchdog | None = None
+        self._opened_at = 0.0
         self._conninfo = connection_info(url, f"runledger:{role}")
         self.target = target_of(url)
         self.schema = schema
@@ -96,6 +105,8 @@ class DatabaseLink:
             raise InternalError("a database link must not be used in a process forked from its owner")
         with self.lock:
             driver = self._open()
+            watchdog = self._watched()
+            watchdog.arm(driver.fileno(), self._timeout_seconds)
             try:
                 yield driver
             except DatabaseUnavailable:
@@ -110,12 +121,24 @@ class DatabaseLink:
                 if isinstance(translated, DatabaseUnavailable):
                     self._break()
                 raise translated from error
+            finally:
+                watchdog.disarm()
             self._failures = 0
 
+    def _watched(self) -> RoundTripWatchdog:
+        if self._watchdog is None:
+            self._watchdog = RoundTripWatchdog()
+            self._watchdog.start()
+        return self._watchdog
+
     def _open(self) -> psycopg.Connection[Any]:
+        if time.monotonic() - self._opened_at > LONGEST_AGE_SECONDS:
+            self.close()
         if self._driver is None or self._driver.closed:
+            self.is_listening = False
             try:
                 self._driver = connect(self._conninfo, self.target)
+                self._opened_at = time.monotonic()
             except DatabaseUnavailable:
                 self._failures += 1
                 raise

@@ -14,7 +14,8 @@ from runledger.runtime.slots import Slot
 
 @dataclass(frozen=True, slots=True)
 class Obituary:
-    """How a worker ended and which leases it held. ``cause`` is ``crash``, ``timeout`` or ``shutdown``."""
+    """How a worker ended and which leases it held. ``cause`` is ``crash``, ``timeout``, ``memory``,
+    ``wedged`` or ``shutdown``."""
 
     worker_id: str
     cause: str
@@ -23,8 +24,8 @@ class Obituary:
     running: int
     begun: list[int]
     started_ago: float | None
-    cpu_ms: int
-    max_rss_kb: int
+    cpu_ms: int | None
+    max_rss_kb: int | None
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -51,6 +52,9 @@ class Obituary:
         if self.cause == "timeout":
             message = "the handler did not end within its timeout and grace; its process was killed"
             return Failure(Outcome.TIMEOUT, TIMEOUT_CODE, message, None, None, self.exit_signal)
+        if self.cause == "memory":
+            message = "its worker process was killed for using more memory than allowed"
+            return Failure(Outcome.PANICKED, "job.memory_exceeded", message, None, None, self.exit_signal)
         return Failure(Outcome.PANICKED, "job.worker_crash", self._how(), None, None, self.exit_signal)
 
     def _how(self) -> str:

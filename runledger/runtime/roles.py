@@ -40,6 +40,10 @@ class Host:
     wake_writes: Sequence[int]
 
 
+def _link(host: Host, role: str) -> DatabaseLink:
+    return DatabaseLink(host.database_url, host.schema, role, timeout_seconds=host.config.database_timeout_seconds)
+
+
 def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
     """Imports the app, then claims, runs and settles until told to stop, or until the queue is drained."""
     slot.set_pid(os.getpid())
@@ -47,7 +51,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
     unblock_signals()
     sys.argv[0] = f"runledger worker {slot.index}"
     catalog = load_catalog(host.app)
-    link = DatabaseLink(host.database_url, host.schema, f"worker-{slot.index}")
+    link = _link(host, f"worker-{slot.index}")
     worker = Worker(
         catalog,
         link,
@@ -77,7 +81,7 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
     """Keeps the leases of this host until told to stop, which the supervisor does last."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    link = DatabaseLink(host.database_url, host.schema, "keeper")
+    link = _link(host, "keeper")
     keeper = Keeper(link, host.slots, host.obituaries_read, host.wake_writes, host_id=host.host_id, config=host.config)
 
     def tick() -> float | None:
@@ -89,6 +93,8 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
         return (host.obituaries_read,) if socket is None else (host.obituaries_read, socket)
 
     status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=wake)
+    if os.getppid() != parent_pid:
+        keeper.take_over()
     link.close()
     return status
 
@@ -97,7 +103,7 @@ def live_as_reaper(host: Host, parent_pid: int) -> int:
     """Reaps lapsed leases until told to stop."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    link = DatabaseLink(host.database_url, host.schema, "reaper")
+    link = _link(host, "reaper")
     reaper = Reaper(link, host.config)
 
     def tick() -> float | None:

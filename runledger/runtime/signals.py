@@ -28,6 +28,12 @@ class SignalQueue:
     def fileno(self) -> int:
         return self._read
 
+    def close(self) -> None:
+        """Signals are not queued here any more."""
+        signal.set_wakeup_fd(-1)
+        os.close(self._read)
+        os.close(self._write)
+
     def take(self) -> list[signal.Signals]:
         """Every queued signal, the first first; they are forgotten here."""
         try:

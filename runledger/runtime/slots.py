@@ -39,6 +39,7 @@ class _Word(IntEnum):
     INTERRUPTED_TOKEN = 12
     LEAVE = 13
     SPAWNED_AT = 14
+    QUIET = 15
 
 
 class Slot:
@@ -76,6 +77,10 @@ class Slot:
     def ask_to_leave(self) -> None:
         """The worker ends between two jobs and is replaced."""
         self._set(_Word.LEAVE, 1)
+
+    def set_quiet(self, is_quiet: bool, /) -> None:
+        """A quiet worker claims nothing and goes on living."""
+        self._set(_Word.QUIET, int(is_quiet))
 
     def interrupt(self, token: int) -> None:
         """The attempt with this token counts no more; its handler is to be interrupted."""
@@ -171,6 +176,10 @@ class Slot:
     @property
     def is_asked_to_leave(self) -> bool:
         return self._get(_Word.LEAVE) == 1
+
+    @property
+    def is_quiet(self) -> bool:
+        return self._get(_Word.QUIET) == 1
 
     def tokens(self) -> tuple[list[int], list[int]]:
         """The leases whose handlers have begun, the running one included, and those whose have not."""

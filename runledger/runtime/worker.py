@@ -16,7 +16,7 @@ from runledger.postgres.stats import has_unfinished_work
 from runledger.runtime.attendant import Attendant
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.exchange import Exchange
-from runledger.runtime.execution import Execution, expired, given_back
+from runledger.runtime.execution import Execution, cut_short, expired, given_back
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
@@ -27,6 +27,10 @@ from runledger.runtime.slots import Slot, SlotState
 
 FIRST_PAUSE_SECONDS = 0.02
 """The pause after the first empty look; it doubles up to the poll interval."""
+
+IDLE_POLLS = 8
+"""The keeper looks at the queue every poll interval and wakes idle workers; by themselves they look this much less
+often, in case there is no keeper for a moment."""
 
 
 class Worker:
@@ -88,7 +92,8 @@ class Worker:
         if not self._is_prepared:
             self._prepare()
         sent_at = time.monotonic()
-        jobs = self._exchange.settle_and_claim(0 if self.is_stopping else self._prefetch.size)
+        is_claiming = not (self.is_stopping or self._slot.is_quiet)
+        jobs = self._exchange.settle_and_claim(self._prefetch.size if is_claiming else 0)
         self._slot.hold([job.lease_token for job in jobs], time.monotonic_ns())
         if jobs:
             self._run_batch(jobs, sent_at)
@@ -112,7 +117,7 @@ class Worker:
             return None
         self._slot.turn(SlotState.IDLE, time.monotonic_ns())
         pause = self._pause_seconds
-        self._pause_seconds = min(self._config.poll_interval_seconds, pause * 2)
+        self._pause_seconds = min(self._config.poll_interval_seconds * IDLE_POLLS, pause * 2)
         return pause * random.uniform(0.75, 1.25)  # noqa: S311 - spreads polls; protects nothing
 
     def _is_drained(self) -> bool:
@@ -147,11 +152,18 @@ class Worker:
         self._slot.end()
         self._flush_reports()
         if end is None:
-            log(logging.INFO, "job.attempt_void", job_id=job.job_id, lease_token=job.lease_token)
+            self._void(job, now)
             return
         self._outbox.add(end, now, time.monotonic())
         if isinstance(end, Ended) and end.error_code is not None:
             _log_failure(job, end)
+
+    def _void(self, job: ClaimedJob, started_at: float) -> None:
+        """The attempt was interrupted: its lease is gone and nothing can be written; or the host stops in a hurry,
+        and the job goes back with its attempt refunded."""
+        log(logging.INFO, "job.attempt_void", job_id=job.job_id, lease_token=job.lease_token)
+        if self.is_stopping:
+            self._outbox.add(cut_short(job), started_at, time.monotonic())
 
     def _flush_reports(self) -> None:
         try:

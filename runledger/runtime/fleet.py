@@ -1,0 +1,281 @@
+"""The fleet: the children of one supervisor. Start what is missing, bury the dead and tell the keeper, kill what is
+past its deadline, ask to leave what has served enough. Every verb may be repeated at any time.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from runledger.runtime.children import EXIT_CONFIGURATION, Child, spawn
+from runledger.runtime.keeper import worker_id
+from runledger.runtime.logs import log
+from runledger.runtime.obituary import write_obituary
+from runledger.runtime.roles import Host, live_as_keeper, live_as_reaper, live_as_worker
+from runledger.runtime.signals import drain
+from runledger.runtime.slots import Slot, SlotState
+
+KEEPER = "keeper"
+REAPER = "reaper"
+WORKER = "worker"
+
+FAST_DEATH_SECONDS = 1.0
+MOST_FAST_DEATHS = 10
+"""Children of one role that die within a second of their start, in a row, before the supervisor gives up."""
+
+WEDGED_SECONDS = 30.0
+"""How long a worker's loop may stand still beyond its longest pause and its longest wait for the database."""
+
+LONGEST_SPAWN_PAUSE_SECONDS = 10.0
+
+
+class Fleet:
+    """Children by pid. ``is_misconfigured`` and ``is_crash_looping`` say why no further start will help."""
+
+    def __init__(self, host: Host, obituaries_write: int, *, with_reaper: bool) -> None:
+        self._host = host
+        self._config = host.config
+        self._obituaries_write = obituaries_write
+        self._with_reaper = with_reaper
+        self._children: dict[int, Child] = {}
+        self._incarnation = 0
+        self._unsent = b""
+        self._fast_deaths: dict[str, int] = {}
+        self._spawn_at: dict[str, float] = {}
+        self._drained: set[int] = set()
+        self._to_replace: list[int] = []
+        self._is_quiet = False
+        self.is_misconfigured = False
+        self.is_crash_looping = False
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every worker has left because there was nothing more to do."""
+        return len(self._drained) == len(self._host.slots)
+
+    @property
+    def has_told_everything(self) -> bool:
+        """Whether the keeper's pipe has taken every obituary."""
+        return not self._unsent
+
+    def of_role(self, *roles: str) -> list[Child]:
+        return [child for child in self._children.values() if child.role in roles]
+
+    def pause_seconds(self, longest: float) -> float:
+        """Until the next deadline of a running job or the next allowed start, at most ``longest``."""
+        now = time.monotonic_ns()
+        deadlines = [(slot.hard_deadline - now) / 1e9 for slot in self._host.slots if slot.hard_deadline]
+        starts = [at - time.monotonic() for at in self._spawn_at.values()]
+        return max(0.005, min([longest, *deadlines, *starts]))
+
+    # -- bury -----------------------------------------------------------------------------------------------
+
+    def bury_the_dead(self) -> None:
+        """Every child that has ended is reaped, and the keeper learns which leases it left behind."""
+        for pid in list(self._children):
+            reaped, wait_status, usage = os.wait4(pid, os.WNOHANG)
+            if reaped:
+                self._bury(self._children.pop(pid), wait_status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+        self._reap_adopted()
+        self._send_obituaries()
+
+    def _reap_adopted(self) -> None:
+        """As the first process of a container we inherit orphans; they are reaped by pid and mean nothing to us."""
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if found.si_pid in self._children:
+                    return
+                os.waitpid(found.si_pid, os.WNOHANG)
+
+    def _bury(self, child: Child, wait_status: int, cpu_seconds: float, max_rss_kb: int) -> None:
+        status = os.waitstatus_to_exitcode(wait_status)
+        is_clean = status == 0
+        if child.slot_index is not None:
+            slot = self._host.slots[child.slot_index]
+            is_clean = is_clean and slot.state is SlotState.LEAVING  # a handler's own exit(0) is no success
+            if is_clean and self._host.is_draining and not slot.is_asked_to_leave:
+                self._drained.add(slot.index)
+            if not is_clean:
+                self._report(child, slot, wait_status, cpu_seconds, max_rss_kb)
+            slot.clear()
+        self.is_misconfigured = self.is_misconfigured or status == EXIT_CONFIGURATION
+        if not is_clean:
+            log(logging.WARNING, "process.died", role=child.role, pid=child.pid, status=status, cause=child.kill_cause)
+        self._note_death(child, is_clean)
+
+    def _report(self, child: Child, slot: Slot, wait_status: int, cpu_seconds: float, max_rss_kb: int) -> None:
+        obituary = write_obituary(
+            slot,
+            worker_id(self._host.host_id, slot.index, slot.incarnation),
+            cause=child.kill_cause or "crash",
+            wait_status=wait_status,
+            cpu_seconds=cpu_seconds,
+            max_rss_kb=max_rss_kb,
+        )
+        self._unsent += obituary.to_line()
+        signal_group(child.pid, signal.SIGKILL)
+
+    def _note_death(self, child: Child, is_clean: bool) -> None:
+        if is_clean or time.monotonic() - child.spawned_at > FAST_DEATH_SECONDS:
+            self._fast_deaths[child.role] = 0
+            return
+        deaths = self._fast_deaths[child.role] = self._fast_deaths.get(child.role, 0) + 1
+        self._spawn_at[child.role] = time.monotonic() + min(LONGEST_SPAWN_PAUSE_SECONDS, 0.05 * 2**deaths)
+        self.is_crash_looping = self.is_crash_looping or deaths >= MOST_FAST_DEATHS
+
+    def _send_obituaries(self) -> None:
+        """The pipe may be full while the keeper is away; the rest waits here. Nothing in this process ever blocks."""
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._obituaries_write, self._unsent[:4_096]) :]
+
+    # -- kill -----------------------------------------------------------------------------------------------
+
+    def kill_the_overdue(self) -> None:
+        """SIGKILL to the process group of every worker that is past its job's timeout and grace, that did not become
+        ready in time, whose loop stands still, or that outgrew its memory."""
+        now = time.monotonic_ns()
+        for child in self.of_role(WORKER):
+            cause = self._reason_to_kill(child, now)
+            if cause is not None and child.kill_cause is None:
+                self.kill(child, cause)
+
+    def kill(self, child: Child, cause: str) -> None:
+        """The child and what it started end now; its leases are settled by the cause."""
+        child.kill_cause = cause
+        log(logging.WARNING, "process.killed", role=child.role, pid=child.pid, cause=cause)
+        signal_group(child.pid, signal.SIGKILL)
+
+    def _reason_to_kill(self, child: Child, now: int) -> str | None:
+        slot = self._slot_of(child)
+        if slot.hard_deadline and now > slot.hard_deadline:
+            return "timeout"
+        if slot.state is SlotState.BOOTING:
+            is_late = now - slot.spawned_at > self._config.boot_timeout_seconds * 1_000_000_000
+            return "boot" if is_late else None
+        if self._is_wedged(slot, now):
+            return "wedged"
+        ceiling = self._config.max_memory_hard_mb
+        return "memory" if ceiling and resident_mb(child.pid) > ceiling else None
+
+    def _is_wedged(self, slot: Slot, now: int) -> bool:
+        """Whether the worker's loop has stood still for longer than any pause or round trip of its own can last."""
+        if slot.running_token:
+            return False
+        allowed = WEDGED_SECONDS + self._config.database_timeout_seconds + self._config.poll_interval_seconds * 16
+        return now - slot.turn_at > allowed * 1_000_000_000
+
+    # -- replace --------------------------------------------------------------------------------------------
+
+    def replace_workers(self) -> None:
+        """Every worker of now is replaced by a fresh process, one at a time, each between two jobs."""
+        self._to_replace = [child.pid for child in self.of_role(WORKER)]
+        log(logging.INFO, "workers.replacing", count=len(self._to_replace))
+
+    def recycle(self) -> None:
+        """Workers that served enough jobs or grew too large are asked to leave, and the next one to be replaced, once
+        every slot has a ready process again."""
+        for child in self.of_role(WORKER):
+            if self._has_served_enough(child):
+                self._ask_to_leave(child)
+        self._to_replace = [pid for pid in self._to_replace if pid in self._children]
+        if self._to_replace and all(slot.state in (SlotState.IDLE, SlotState.BUSY) for slot in self._host.slots):
+            self._ask_to_leave(self._children[self._to_replace[0]])
+
+    def _has_served_enough(self, child: Child) -> bool:
+        most_jobs, most_mb = self._config.max_jobs_per_process, self._config.max_memory_mb
+        if most_jobs and self._slot_of(child).jobs_done >= most_jobs:
+            return True
+        return bool(most_mb) and resident_mb(child.pid) > most_mb
+
+    def _ask_to_leave(self, child: Child) -> None:
+        slot = self._slot_of(child)
+        if not slot.is_asked_to_leave:
+            slot.ask_to_leave()
+            self._wake(slot)
+
+    def set_quiet(self, is_quiet: bool, /) -> None:
+        """Workers claim nothing, or claim again; those that start later do the same."""
+        self._is_quiet = is_quiet
+        for slot in self._host.slots:
+            slot.set_quiet(is_quiet)
+            self._wake(slot)
+
+    def _wake(self, slot: Slot) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._host.wake_writes[slot.index], b"w")
+
+    # -- start ----------------------------------------------------------------------------------------------
+
+    def start_what_is_missing(self) -> None:
+        """Keeper, reaper and a worker in every slot run, except where a start is held back after fast deaths."""
+        if not self.of_role(KEEPER):
+            self._start(KEEPER, lambda parent: live_as_keeper(self._host, parent))
+        if self._with_reaper and not self.of_role(REAPER):
+            self._start(REAPER, lambda parent: live_as_reaper(self._host, parent))
+        taken = {child.slot_index for child in self._children.values()}
+        for slot in self._host.slots:
+            if slot.index not in taken and slot.index not in self._drained and not self._is_held_back(WORKER):
+                self._start_worker(slot)
+
+    def _start_worker(self, slot: Slot) -> None:
+        self._incarnation += 1
+        slot.reset(self._incarnation, time.monotonic_ns())
+        slot.set_quiet(self._is_quiet)
+        drain(self._host.wake_reads[slot.index])
+        self._start(WORKER, lambda parent: live_as_worker(self._host, slot, parent), slot)
+
+    def _start(self, role: str, run: Callable[[int], int], slot: Slot | None = None) -> None:
+        if self._is_held_back(role):
+            return
+        death_signal = signal.SIGTERM if role == KEEPER else signal.SIGKILL
+        child = spawn(role, run, slot_index=None if slot is None else slot.index, death_signal=death_signal)
+        self._children[child.pid] = child
+        if slot is not None:
+            slot.set_pid(child.pid)
+
+    def _is_held_back(self, role: str) -> bool:
+        if time.monotonic() < self._spawn_at.get(role, 0.0):
+            return True
+        self._spawn_at.pop(role, None)
+        return False
+
+    # -- stop -----------------------------------------------------------------------------------------------
+
+    def signal(self, number: signal.Signals, *roles: str) -> None:
+        """Every child of these roles gets the signal."""
+        for child in self.of_role(*roles):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+
+    def end(self) -> None:
+        """No child is left, whatever it was doing."""
+        for pid in list(self._children):
+            signal_group(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            del self._children[pid]
+
+    def _slot_of(self, child: Child) -> Slot:
+        assert child.slot_index is not None, "only workers have a slot"
+        return self._host.slots[child.slot_index]
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in megabytes; 0 when it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1_048_576
+    except (OSError, IndexError):
+        return 0.0
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """The whole process group gets the signal, so that what a handler started does not outlive its worker."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

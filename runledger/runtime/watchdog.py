@@ -1,0 +1,37 @@
+"""A deadline on every round trip, kept by this side: a server that was stopped defeats every timer of its own and of
+TCP, so when the deadline passes, the socket is shut down and the waiting call fails at once.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+LOOK_EVERY_SECONDS = 0.5
+
+
+class RoundTripWatchdog(threading.Thread):
+    """One thread for one connection. ``arm`` and ``disarm`` cost two assignments."""
+
+    def __init__(self) -> None:
+        super().__init__(name="runledger-watchdog", daemon=True)
+        self._deadline = float("inf")
+        self._descriptor = -1
+
+    def arm(self, descriptor: int, seconds: float) -> None:
+        """The socket is shut down when ``seconds`` pass before ``disarm``."""
+        self._descriptor = descriptor
+        self._deadline = time.monotonic() + seconds
+
+    def disarm(self) -> None:
+        """The answer has come."""
+        self._deadline = float("inf")
+
+    def run(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY_SECONDS)
+            if time.monotonic() > self._deadline:
+                self._deadline = float("inf")
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as copy:
+                    copy.shutdown(socket.SHUT_RDWR)
