@@ -196,7 +196,7 @@ def _settle(ledger: LedgerConnection, ends: list[Ended], lease_check: LeaseCheck
     settled = settle_jobs(ledger, ends, lease_check=lease_check)
     done = [one for one in ends if one.job_id in settled]
     return Recovered(
-        retried=tuple(one.job_id for one in done if one.final_status is None and not one.is_unstarted),
+        retried=tuple(one.job_id for one in done if one.final_status is None and not one.is_refunded),
         dead_lettered=tuple(one.job_id for one in done if one.final_status is not None),
-        released=tuple(one.job_id for one in done if one.is_unstarted),
+        released=tuple(one.job_id for one in done if one.is_refunded),
     )

@@ -13,13 +13,14 @@ from runledger.runtime.children import EXIT_CONFIGURATION, Child, spawn
 from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import write_obituary
-from runledger.runtime.roles import Host, live_as_keeper, live_as_reaper, live_as_worker
+from runledger.runtime.roles import Host, live_as_health, live_as_keeper, live_as_reaper, live_as_worker
 from runledger.runtime.signals import drain
 from runledger.runtime.slots import Slot, SlotState
 
 KEEPER = "keeper"
 REAPER = "reaper"
 WORKER = "worker"
+HEALTH = "health"
 
 FAST_DEATH_SECONDS = 1.0
 MOST_FAST_DEATHS = 10
@@ -59,6 +60,11 @@ class Fleet:
         return len(self._drained) == len(self._host.slots)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether every slot has a worker that has imported the app."""
+        return all(slot.state in (SlotState.IDLE, SlotState.BUSY) for slot in self._host.slots)
+
+    @property
     def has_told_everything(self) -> bool:
         """Whether the keeper's pipe has taken every obituary."""
         return not self._unsent
@@ -95,18 +101,21 @@ class Fleet:
     def _bury(self, child: Child, wait_status: int, cpu_seconds: float, max_rss_kb: int) -> None:
         status = os.waitstatus_to_exitcode(wait_status)
         is_clean = status == 0
+        has_run_a_job = False
         if child.slot_index is not None:
             slot = self._host.slots[child.slot_index]
+            has_run_a_job = bool(slot.running_token or slot.jobs_done)
             is_clean = is_clean and slot.state is SlotState.LEAVING  # a handler's own exit(0) is no success
             if is_clean and self._host.is_draining and not slot.is_asked_to_leave:
                 self._drained.add(slot.index)
             if not is_clean:
                 self._report(child, slot, wait_status, cpu_seconds, max_rss_kb)
             slot.clear()
-        self.is_misconfigured = self.is_misconfigured or status == EXIT_CONFIGURATION
+        # what ends a process in a job is the job's doing, and says nothing about the set-up or the next start
+        self.is_misconfigured = self.is_misconfigured or (status == EXIT_CONFIGURATION and not has_run_a_job)
         if not is_clean:
             log(logging.WARNING, "process.died", role=child.role, pid=child.pid, status=status, cause=child.kill_cause)
-        self._note_death(child, is_clean)
+        self._note_death(child, is_harmless=is_clean or has_run_a_job)
 
     def _report(self, child: Child, slot: Slot, wait_status: int, cpu_seconds: float, max_rss_kb: int) -> None:
         obituary = write_obituary(
@@ -120,8 +129,8 @@ class Fleet:
         self._unsent += obituary.to_line()
         signal_group(child.pid, signal.SIGKILL)
 
-    def _note_death(self, child: Child, is_clean: bool) -> None:
-        if is_clean or time.monotonic() - child.spawned_at > FAST_DEATH_SECONDS:
+    def _note_death(self, child: Child, *, is_harmless: bool) -> None:
+        if is_harmless or time.monotonic() - child.spawned_at > FAST_DEATH_SECONDS:
             self._fast_deaths[child.role] = 0
             return
         deaths = self._fast_deaths[child.role] = self._fast_deaths.get(child.role, 0) + 1
@@ -184,7 +193,7 @@ class Fleet:
             if self._has_served_enough(child):
                 self._ask_to_leave(child)
         self._to_replace = [pid for pid in self._to_replace if pid in self._children]
-        if self._to_replace and all(slot.state in (SlotState.IDLE, SlotState.BUSY) for slot in self._host.slots):
+        if self._to_replace and self.is_ready:
             self._ask_to_leave(self._children[self._to_replace[0]])
 
     def _has_served_enough(self, child: Child) -> bool:
@@ -218,6 +227,8 @@ class Fleet:
             self._start(KEEPER, lambda parent: live_as_keeper(self._host, parent))
         if self._with_reaper and not self.of_role(REAPER):
             self._start(REAPER, lambda parent: live_as_reaper(self._host, parent))
+        if self._host.health_address is not None and not self.of_role(HEALTH):
+            self._start(HEALTH, lambda parent: live_as_health(self._host, parent))
         taken = {child.slot_index for child in self._children.values()}
         for slot in self._host.slots:
             if slot.index not in taken and slot.index not in self._drained and not self._is_held_back(WORKER):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from runledger.runtime.app import load_catalog
 from runledger.runtime.children import unblock_signals
 from runledger.runtime.config import JobsConfig
+from runledger.runtime.health import Health
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper, worker_id
 from runledger.runtime.link import DatabaseLink
@@ -18,7 +19,7 @@ from runledger.runtime.logs import log
 from runledger.runtime.loop import run_loop
 from runledger.runtime.reaper import Reaper
 from runledger.runtime.signals import SignalQueue, drain
-from runledger.runtime.slots import Slot, SlotState
+from runledger.runtime.slots import Slot, SlotState, SlotTable
 from runledger.runtime.worker import Worker
 
 
@@ -34,10 +35,15 @@ class Host:
     queues: tuple[str, ...] | None
     is_draining: bool
     with_sync: bool
-    slots: Sequence[Slot]
+    table: SlotTable
+    health_address: str | None
     obituaries_read: int
     wake_reads: Sequence[int]
     wake_writes: Sequence[int]
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        return self.table.slots
 
 
 def _link(host: Host, role: str) -> DatabaseLink:
@@ -111,5 +117,22 @@ def live_as_reaper(host: Host, parent_pid: int) -> int:
         return reaper.tick()
 
     status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid)
+    link.close()
+    return status
+
+
+def live_as_health(host: Host, parent_pid: int) -> int:
+    """Answers health requests until told to stop, which the supervisor does with the keeper."""
+    assert host.health_address is not None
+    signals = SignalQueue((signal.SIGTERM,))
+    unblock_signals()
+    link = _link(host, "health")
+    health = Health(host.health_address, host.table, link)
+
+    def tick() -> float | None:
+        health.is_stopping = signal.SIGTERM in signals.seen
+        return health.tick()
+
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=lambda: (health.fileno(),))
     link.close()
     return status

@@ -194,6 +194,16 @@ class SlotTable:
     """``count`` slots in memory that every process forked from here shares."""
 
     def __init__(self, count: int) -> None:
-        self._memory = mmap.mmap(-1, max(1, count) * _SLOT_WORDS * 8)
+        self._memory = mmap.mmap(-1, (count + 1) * _SLOT_WORDS * 8)
         words = memoryview(self._memory).cast("q")
         self.slots = tuple(Slot(words, index) for index in range(count))
+        self._supervisor = Slot(words, count)
+
+    def beat(self, now: int) -> None:
+        """The supervisor's loop went round once more."""
+        self._supervisor.turn(SlotState.BUSY, now)
+
+    @property
+    def beaten_at(self) -> int:
+        """When the supervisor's loop last went round."""
+        return self._supervisor.turn_at

@@ -17,12 +17,13 @@ from runledger.postgres.connection import default_schema
 from runledger.postgres.statements import check_schema_name
 from runledger.runtime.children import EXIT_CONFIGURATION, EXIT_UNEXPECTED, Child
 from runledger.runtime.config import JobsConfig
-from runledger.runtime.fleet import KEEPER, REAPER, WORKER, Fleet
+from runledger.runtime.fleet import HEALTH, KEEPER, REAPER, WORKER, Fleet
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
 from runledger.runtime.roles import Host
 from runledger.runtime.signals import SignalQueue, wait_for
 from runledger.runtime.slots import SlotTable
+from runledger.runtime.systemd import ServiceManager
 
 EXIT_TIME_RAN_OUT = 6
 TURN_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Supervisor:
         is_draining: bool = False,
         with_reaper: bool = True,
         with_sync: bool = True,
+        health_address: str | None = None,
         log_level: str = "info",
         log_format: str = "auto",
     ) -> None:
@@ -73,7 +75,8 @@ class Supervisor:
             queues=None if queues is None else tuple(queues),
             is_draining=is_draining,
             with_sync=with_sync,
-            slots=table.slots,
+            table=table,
+            health_address=health_address,
             obituaries_read=obituaries_read,
             wake_reads=[read for read, _ in wakes],
             wake_writes=[write for _, write in wakes],
@@ -83,6 +86,8 @@ class Supervisor:
         self._deadline = float("inf")
         self._stop_requests = 0
         self._status = 0
+        self._manager = ServiceManager()
+        self._is_announced = False
 
     # -- the loop -------------------------------------------------------------------------------------------
 
@@ -112,6 +117,8 @@ class Supervisor:
 
     def tick(self, signals: Sequence[signal.Signals] = ()) -> bool:
         """One turn; answers whether there is anything left to watch."""
+        self._host.table.beat(time.monotonic_ns())
+        self._manager.beat()
         for number in signals:
             if number in _ON_SIGNAL:
                 _ON_SIGNAL[number](self)
@@ -122,9 +129,16 @@ class Supervisor:
             self._stop_if_pointless()
         if self._phase is Phase.RUNNING:
             self._fleet.start_what_is_missing()
+            self._announce_when_ready()
         else:
             self._stop_what_remains()
         return len(self._fleet) > 0 or self._phase is Phase.RUNNING
+
+    def _announce_when_ready(self) -> None:
+        if not self._is_announced and self._fleet.is_ready:
+            self._is_announced = True
+            self._manager.tell(READY=1, MAINPID=os.getpid(), STATUS="working")
+            log(logging.INFO, "supervisor.ready")
 
     def _stop_if_pointless(self) -> None:
         if self._fleet.is_misconfigured:
@@ -162,7 +176,7 @@ class Supervisor:
     def _on_quit(self) -> None:
         """Every process writes its stacks to stderr; then the host stops without waiting."""
         faulthandler.dump_traceback(all_threads=True)
-        self._fleet.signal(signal.SIGQUIT, WORKER, KEEPER, REAPER)
+        self._fleet.signal(signal.SIGQUIT, WORKER, KEEPER, REAPER, HEALTH)
         self._stop("quit")
         self._deadline = min(self._deadline, time.monotonic() + TURN_SECONDS)
 
@@ -194,6 +208,7 @@ class Supervisor:
         self._phase = Phase.STOPPING
         self._deadline = time.monotonic() + self._config.shutdown_timeout_seconds
         log(logging.INFO, "supervisor.stopping", reason=reason)
+        self._manager.tell(STOPPING=1, STATUS=f"stopping: {reason}")
         self._fleet.signal(signal.SIGTERM, WORKER, REAPER)
 
     def _stop_what_remains(self) -> None:
@@ -205,9 +220,9 @@ class Supervisor:
             self._phase = Phase.KEEPER_STOPPING
             self._deadline = time.monotonic() + KEEPER_PATIENCE_SECONDS
         if self._phase is Phase.KEEPER_STOPPING and self._fleet.has_told_everything:
-            self._fleet.signal(signal.SIGTERM, KEEPER)
+            self._fleet.signal(signal.SIGTERM, KEEPER, HEALTH)
         if self._phase is Phase.KEEPER_STOPPING:
-            self._force(self._fleet.of_role(KEEPER), EXIT_UNEXPECTED)
+            self._force(self._fleet.of_role(KEEPER, HEALTH), EXIT_UNEXPECTED)
 
     def _force(self, children: Sequence[Child], status: int) -> None:
         if time.monotonic() < self._deadline:

@@ -1,0 +1,148 @@
+"""Health over HTTP, in a process of its own: ``/livez`` asks only the processes, ``/readyz`` also database and schema,
+``/metrics`` gives Prometheus text.
+
+Liveness never asks the database: a database that is away for a minute is no reason to restart every worker.
+"""
+
+import contextlib
+import importlib
+import time
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from runledger.core.errors import InvalidConfiguration, RunledgerError
+from runledger.postgres.migrations import check_schema
+from runledger.postgres.stats import get_queue_stats
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.slots import Slot, SlotState, SlotTable
+
+STILL_SECONDS = 15.0
+"""How long the supervisor's loop may stand still before the host counts as dead."""
+
+REQUEST_SECONDS = 2.0
+"""How long one request may take to arrive; requests are served one after the other."""
+
+
+class Health:
+    """One tick serves at most one request."""
+
+    def __init__(self, address: str, table: SlotTable, link: DatabaseLink) -> None:
+        self._table = table
+        self._link = link
+        self._server = _listen(address, self)
+        self._server.timeout = 0.0
+        self.is_stopping = False
+
+    def fileno(self) -> int:
+        return self._server.fileno()
+
+    def tick(self) -> float | None:
+        """Answers with the pause, or None after a stop request."""
+        if self.is_stopping:
+            self._server.server_close()
+            return None
+        self._server.handle_request()
+        return 1.0
+
+    def answer(self, path: str) -> tuple[int, str]:
+        """Status and body for a path. Bodies name error codes, never what stands behind them."""
+        if path == "/livez":
+            return self._liveness()
+        if path == "/readyz":
+            return self._readiness()
+        if path == "/metrics":
+            return self._metrics()
+        return 404, "not found: try /livez, /readyz or /metrics\n"
+
+    def _liveness(self) -> tuple[int, str]:
+        still = (time.monotonic_ns() - self._table.beaten_at) / 1e9
+        if still > STILL_SECONDS:
+            return 503, f"the supervisor has stood still for {still:.0f} seconds\n"
+        return 200, "alive\n"
+
+    def _readiness(self) -> tuple[int, str]:
+        status, body = self._liveness()
+        if status != 200:
+            return status, body
+        if not any(slot.state in (SlotState.IDLE, SlotState.BUSY) for slot in self._table.slots):
+            return 503, "no worker is ready\n"
+        try:
+            with self._link.autocommit() as ledger:
+                check_schema(ledger)
+        except RunledgerError as error:
+            return 503, f"{error.code}\n"
+        return 200, "ready\n"
+
+    def _metrics(self) -> tuple[int, str]:
+        try:
+            prometheus = importlib.import_module("prometheus_client")
+            core = importlib.import_module("prometheus_client.core")
+        except ImportError:
+            return 501, "install the package prometheus-client to get metrics\n"
+        registry = prometheus.CollectorRegistry()
+        registry.register(_Collector(core.GaugeMetricFamily, core.CounterMetricFamily, self._link, self._table.slots))
+        return 200, prometheus.generate_latest(registry).decode()
+
+
+class _Collector:
+    """The figures of this host from the shared slots, and those of the queue from the database."""
+
+    def __init__(self, gauge: Any, counter: Any, link: DatabaseLink, slots: Sequence[Slot]) -> None:
+        self._gauge = gauge
+        self._counter = counter
+        self._link = link
+        self._slots = slots
+
+    def collect(self) -> Iterator[Any]:
+        done = self._counter("runledger_worker_jobs", "Attempts ended by the process in this slot", labels=["slot"])
+        busy = self._gauge("runledger_worker_busy", "1 while a handler runs in this slot", labels=["slot"])
+        for slot in self._slots:
+            done.add_metric([str(slot.index)], slot.jobs_done)
+            busy.add_metric([str(slot.index)], int(slot.running_token != 0))
+        yield from (done, busy)
+        with contextlib.suppress(RunledgerError):
+            yield from self._queue()
+
+    def _queue(self) -> Iterator[Any]:
+        jobs = self._gauge("runledger_jobs", "Unfinished jobs by place", labels=["job_type", "place"])
+        oldest = self._gauge(
+            "runledger_oldest_ready_seconds", "How long the first job in line has been due", labels=["job_type"]
+        )
+        with self._link.autocommit() as ledger:
+            stats = get_queue_stats(ledger)
+        for one in stats:
+            jobs.add_metric([one.job_type, "ready"], one.ready)
+            jobs.add_metric([one.job_type, "scheduled"], one.scheduled)
+            jobs.add_metric([one.job_type, "leased"], one.leased)
+            oldest.add_metric([one.job_type], one.oldest_ready_seconds or 0.0)
+        yield from (jobs, oldest)
+
+
+def _listen(address: str, health: Health) -> HTTPServer:
+    host, separator, port = address.rpartition(":")
+    if not separator or not (port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise InvalidConfiguration("the health address must look like 127.0.0.1:8080")
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_SECONDS
+        server_version = "runledger"
+        sys_version = ""
+
+        def do_GET(self) -> None:
+            status, body = health.answer(self.path.partition("?")[0])
+            data = body.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """A probe every few seconds is nothing that a person would ask about."""
+
+    try:
+        return HTTPServer((host.strip("[]") or "127.0.0.1", int(port)), Handler)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot listen on {address}: {error.strerror}") from None
