@@ -1,21 +1,18 @@
 """``runledger enqueue``: one job from the command line, checked against the application when one is named."""
 
+import math
 from datetime import datetime
 from uuid import UUID
 
 import click
 
-from runledger.cli.exits import ExitCode
-from runledger.cli.jobs import print_job
+from runledger.cli.listings import wait_and_show
 from runledger.cli.options import LedgerCommand, Session
 from runledger.cli.output import print_json
 from runledger.cli.values import DURATION, MOMENT, read_payload
-from runledger.core.jobs import EnqueuedJob, Job
-from runledger.core.requests import JobRequest
-from runledger.core.states import JobStatus
-from runledger.database.ledger import Ledger
-
-WITHOUT_LIMIT = -1.0
+from runledger.core.jobs import EnqueuedJob
+from runledger.core.requests import JobRequest, encode_request
+from runledger.postgres.enqueue import enqueue_job
 
 
 class EnqueueCommand(LedgerCommand):
@@ -27,10 +24,11 @@ class EnqueueCommand(LedgerCommand):
         return super().parse_args(ctx, spelled_out + args[end:])
 
 
-def _patience(_ctx: click.Context, option: click.Parameter, text: str | None) -> float | None:
+def _patience(ctx: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Seconds, infinite without a value, None without the option."""
     if text is None:
         return None
-    return DURATION.convert(text, option, _ctx) if text else WITHOUT_LIMIT
+    return DURATION.convert(text, option, ctx) if text else math.inf
 
 
 @click.command(cls=EnqueueCommand)
@@ -80,19 +78,24 @@ def enqueue(
         ),
     )
     with session.changing() as ledger:
-        with ledger.database.autocommit() as connection:
+        with ledger.begin() as connection:
             enqueued = enqueue_job(connection, request)
         if wait is None:
             _print_enqueued(session, enqueued)
         else:
-            session.say(f"job {enqueued.job_id} is enqueued; waiting")
-            finish_with(session, _ended(ledger, enqueued, wait))
+            session.say(f"job {enqueued.job_id} is enqueued; waiting for its end")
+            wait_and_show(session, ledger, enqueued.job_id, patience=wait)
 
 
 def _checked(session: Session, request: JobRequest) -> JobRequest:
-    """The same request, as the application's catalog makes it when there is one."""
-    if not session.app:
-        return request
+    """The request as the application's catalog makes it, when one is named; wrong ones raise before any connection."""
+    if session.app:
+        request = _from_catalog(session, request)
+    encode_request(request)
+    return request
+
+
+def _from_catalog(session: Session, request: JobRequest) -> JobRequest:
     return session.catalog().request(
         request.job_type,
         request.payload,

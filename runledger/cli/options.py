@@ -84,9 +84,14 @@ class Session:
 
         return load_catalog(self.required_app())
 
+    @property
+    def process_log_level(self) -> str:
+        """--log-level, else what --verbose and --quiet mean for it."""
+        return self.log_level or ("debug" if self.is_verbose else "warning" if self.is_quiet else "info")
+
     def say(self, text: str) -> None:
-        """Talk, on standard error; silent with --quiet."""
-        if not self.is_quiet:
+        """Talk, on standard error; silent with --quiet, and with --json, whose errors a program reads from there."""
+        if not self.is_quiet and not self.is_json:
             click.echo(text, err=True)
 
     def confirm(self, question: str) -> None:
@@ -162,7 +167,7 @@ class LedgerCommand(click.Command):
         return [*own, *SHARED_OPTIONS, help_option]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        parameters = self.get_params(ctx)
+        parameters = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
         own = [one for one in parameters if one in self.params]
         shared = [one for one in parameters if one not in self.params]
         for title, section in (("Options", own), ("Shared options", shared)):

@@ -63,8 +63,13 @@ def text_of(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, Mapping | list | tuple):
-        return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain))
+        return json_text(value)
     return printable(str(value))
+
+
+def json_text(value: object) -> str:
+    """Compact JSON on one line, for a cell."""
+    return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain))
 
 
 def print_rows(items: Sequence[Item], columns: Sequence[Column[Item]]) -> None:

@@ -70,6 +70,7 @@ organization_filter = click.option(
     "--organization",
     "scope",
     type=TENANT,
+    metavar="UUID|none",
     default=Scope.any,
     show_default="all",
     help="Only what belongs to this organization, or to none.",

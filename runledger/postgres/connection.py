@@ -35,7 +35,7 @@ class LedgerConnection:
     def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
         """Every row that ``statement`` returns. Raises the error of ours that says what the database refused."""
         with self._translated():
-            return self._execute(statement.text(self.schema), parameters or {})
+            return self._execute(statement, parameters or {})
 
     def copy_rows(self, target: str, rows: Iterable[Row]) -> None:
         """Writes ``rows`` through COPY; ``target`` is ``table (columns)`` without a schema."""
@@ -52,7 +52,7 @@ class LedgerConnection:
         """Whether each statement would commit by itself, because no transaction is open and none would begin."""
         raise NotImplementedError
 
-    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+    def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         raise NotImplementedError
 
     @contextmanager
@@ -86,9 +86,9 @@ class PsycopgConnection(LedgerConnection):
     def is_autocommit(self) -> bool:
         return self.driver.autocommit and self.driver.info.transaction_status == TransactionStatus.IDLE
 
-    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+    def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         with self.driver.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(text.encode(), parameters)
+            cursor.execute(statement.text(self.schema).encode(), parameters, prepare=statement.is_prepared or None)
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager
@@ -114,8 +114,8 @@ class SqlAlchemyConnection(LedgerConnection):
     def can_copy(self) -> bool:
         return isinstance(self.core.connection.driver_connection, psycopg.Connection)
 
-    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
-        result = self.core.exec_driver_sql(text, parameters)
+    def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        result = self.core.exec_driver_sql(statement.text(self.schema), parameters)
         return [tuple(row) for row in result] if result.returns_rows else []
 
     @contextmanager
@@ -145,9 +145,9 @@ class DjangoConnection(LedgerConnection):
         self.django.ensure_connection()
         return isinstance(self.django.connection, psycopg.Connection)
 
-    def _execute(self, text: str, parameters: Parameters) -> list[Row]:
+    def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         with self.django.cursor() as cursor:
-            cursor.execute(text, parameters)
+            cursor.execute(statement.text(self.schema), parameters)
             return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
     @contextmanager

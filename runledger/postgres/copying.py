@@ -12,12 +12,12 @@ from uuid import UUID
 from sqlalchemy import Text, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from runledger.core import errors
 from runledger.core.jobs import EnqueuedJob
 from runledger.core.requests import EncodedRequest
 from runledger.core.states import JobStatus
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.expressions import CLOCK, HAS_IDLE_LISTENER, NOW, WAKE_CHANNEL, constant, parameter
+from runledger.postgres.idempotency import definition_missing
 from runledger.postgres.statements import Row, Statement
 from runledger.postgres.tables import job_definitions
 
@@ -79,10 +79,7 @@ def copy_jobs(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[
 def _check_known(requests: list[EncodedRequest], defaults: dict[str, Any]) -> None:
     for index, one in enumerate(requests):
         if one.job_type not in defaults:
-            raise errors.DefinitionNotFoundOrDisabled(
-                f"requests[{index}]: job type {one.job_type!r} has no enabled definition",
-                hint="start a worker with this job type in its catalog, or run `runledger definition sync`",
-            )
+            raise definition_missing(f"requests[{index}]: ", one.job_type)
 
 
 def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, now: datetime) -> tuple[Row, Row]:

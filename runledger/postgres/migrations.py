@@ -96,6 +96,14 @@ SELECT_VALIDATED = Statement(
 )
 
 
+def check_server_version(version: int) -> None:
+    """``version`` (as in ``server_version_num``) is one we support. Raises UnsupportedServer below PostgreSQL 14."""
+    if version < OLDEST_SERVER:
+        raise errors.UnsupportedServer(
+            f"PostgreSQL {version // 10000} is too old; Runledger needs PostgreSQL 14 or newer"
+        )
+
+
 def applied_migrations(connection: AnyConnection) -> list[tuple[int, str, str]] | None:
     """Version, name and checksum of each applied migration; None when the schema has no history at all.
 
@@ -105,10 +113,7 @@ def applied_migrations(connection: AnyConnection) -> list[tuple[int, str, str]] 
     [(version, has_history)] = ledger.fetch(
         SELECT_SERVER, {"history": f"{ledger.schema}.{runledger_migration_history.name}"}
     )
-    if version < OLDEST_SERVER:
-        raise errors.UnsupportedServer(
-            f"PostgreSQL {version // 10000} is too old; Runledger needs PostgreSQL 14 or newer"
-        )
+    check_server_version(version)
     return [(row[0], row[1], row[2]) for row in ledger.fetch(SELECT_HISTORY)] if has_history else None
 
 

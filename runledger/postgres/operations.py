@@ -9,6 +9,7 @@ from sqlalchemy import Boolean, Text, Uuid, and_, delete, func, insert, null, or
 from runledger.core import errors
 from runledger.core.gate import REASON_LIMIT, clean_text
 from runledger.core.jobs import Scope
+from runledger.core.limits import check_time
 from runledger.core.states import JOB_TRANSITIONS, JobEventType, JobStatus, Outcome
 from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
@@ -297,13 +298,15 @@ def reschedule_job(
     reason: str | None = None,
     actor: str | None = None,
 ) -> None:
-    """A waiting job is due at ``next_run_at`` instead. Raises JobNotFound, or InvalidStateTransition unless PENDING."""
-    if next_run_at.tzinfo is None:
-        raise errors.InvalidRequest("next_run_at must be an aware datetime")
+    """A waiting job is due at ``next_run_at`` instead.
+
+    Raises InvalidRequest for a time that is naive, JobNotFound, or InvalidStateTransition unless the job is PENDING.
+    """
+    moment = check_time(next_run_at, field="next_run_at")
     ledger = borrow(connection)
     parameters = _parameters(job_id, scope, reason, actor)
     for _ in range(TRIES):
-        if ledger.fetch(RESCHEDULE_JOB, parameters | {"next_run_at": next_run_at}):
+        if ledger.fetch(RESCHEDULE_JOB, parameters | {"next_run_at": moment}):
             return
         status = _state(ledger, parameters)[0]
         if status is not JobStatus.PENDING:

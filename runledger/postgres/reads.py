@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Text, Uuid, and_, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Integer, Text, Uuid, and_, func, or_, select, tuple_
 
 from runledger.core import errors
 from runledger.core.jobs import Attempt, DeadLetter, Job, JobEvent, JobLog, Scope
@@ -220,9 +220,17 @@ LIST_DEAD_LETTERS = Statement(
     .where(_in_scope(_dead.organization_id))
     .where(or_(parameter("job_type", Text).is_(None), _dead.job_type == parameter("job_type", Text)))
     .where(
-        or_(parameter("before", tables.Timestamp).is_(None), _dead.failed_at < parameter("before", tables.Timestamp))
+        or_(
+            parameter("before", tables.Timestamp).is_(None),
+            tuple_(_dead.failed_at, _dead.job_id, _dead.run_number)
+            < tuple_(
+                parameter("before", tables.Timestamp),
+                parameter("before_job_id", Uuid),
+                parameter("before_run_number", Integer),
+            ),
+        )
     )
-    .order_by(_dead.failed_at.desc(), _dead.job_id)
+    .order_by(_dead.failed_at.desc(), _dead.job_id.desc(), _dead.run_number.desc())
     .limit(parameter("limit", Integer)),
 )
 
@@ -283,11 +291,18 @@ def list_dead_letters(
     *,
     scope: Scope,
     job_type: str | None = None,
-    before: datetime | None = None,
+    before: DeadLetter | None = None,
     limit: int = 100,
 ) -> list[DeadLetter]:
-    """Dead letters, the latest first, also of jobs that were requeued since."""
-    parameters = _scoped(scope) | {"job_type": job_type, "before": before, "limit": _page(limit)}
+    """Dead letters, the latest first, also of jobs that were requeued since; pass the last one of a page as ``before``
+    to get the next one."""
+    parameters = _scoped(scope) | {
+        "job_type": job_type,
+        "before": before and before.failed_at,
+        "before_job_id": before and str(before.job_id),
+        "before_run_number": before and before.run_number,
+        "limit": _page(limit),
+    }
     rows = borrow(connection).fetch(LIST_DEAD_LETTERS, parameters)
     return [DeadLetter(*_decoded(_DEAD_LETTER, row)) for row in rows]
 

@@ -30,13 +30,18 @@ def check_schema_name(schema: str) -> str:
 
 
 class Statement:
-    """A Core statement with a name. ``text(schema)`` is its SQL, with ``%(name)s`` parameters."""
+    """A Core statement with a name. ``text(schema)`` is its SQL, with ``%(name)s`` parameters.
 
-    __slots__ = ("_texts", "core", "name")
+    ``is_prepared`` asks our own connections to prepare it on first use, with whatever plan the server settles on: only
+    for a statement whose plan does not depend on how full the tables are.
+    """
 
-    def __init__(self, name: str, core: ClauseElement) -> None:
+    __slots__ = ("_texts", "core", "is_prepared", "name")
+
+    def __init__(self, name: str, core: ClauseElement, *, is_prepared: bool = False) -> None:
         self.name = name
         self.core = core
+        self.is_prepared = is_prepared
         self._texts: dict[str, str] = {}
 
     def text(self, schema: str) -> str:

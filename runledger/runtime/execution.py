@@ -51,8 +51,8 @@ class Execution:
         except RunledgerError as error:
             return self._measured(failed(job, handler, terminal_failure_of(error)))
         result, error_raised = self._call(handler, job, payload, started_at)
-        if isinstance(error_raised, JobCancelled):
-            return None
+        if isinstance(error_raised, JobCancelled) and self._interrupts.has_been_told(job.lease_token):
+            return None  # raised by a handler on its own, it is a failure like any other
         if error_raised is None and not self._reporter.is_finished:
             return self._measured(_returned(job, handler, result))
         return self._measured(self._raised(job, handler, error_raised))

@@ -49,6 +49,10 @@ class Interrupts:
         self._token = 0
         self._pending = None
 
+    def has_been_told(self, token: int) -> bool:
+        """Whether keeper or supervisor said that the attempt with this token counts no more."""
+        return self._slot.interrupted_token == token
+
     @contextmanager
     def shielded(self) -> Iterator[None]:
         """Framework code called by a handler: what comes meanwhile is raised at its end."""

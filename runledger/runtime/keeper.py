@@ -34,6 +34,9 @@ CHECK_EVERY_SECONDS = 0.5
 
 TAKE_OVER_SECONDS = 2.0
 LISTEN_SECONDS = 30.0
+LISTEN_AGAIN_SECONDS = 300.0
+"""Pause after an echo that did not come: a pooler stands in between, and polling does the work."""
+
 BUSY_JOBS_PER_SECOND = 200.0
 """Above this rate a host looks for itself often enough; notifications would only cost."""
 
@@ -226,7 +229,10 @@ class Keeper:
     def _announce(self, now: float) -> None:
         if self._is_listening and self._link.is_listening and now < self._announced_at + LISTEN_SECONDS / 3:
             return
-        self._link.listen(WAKE_CHANNEL)
+        if not self._link.listen(WAKE_CHANNEL):
+            self._listen_at = now + LISTEN_AGAIN_SECONDS
+            log(logging.WARNING, "listener.unavailable", reason="no notification came back; polling instead")
+            return
         with self._link.autocommit() as ledger:
             announce_listener(ledger, self._host_id, listen_seconds=LISTEN_SECONDS)
         self._announced_at = now

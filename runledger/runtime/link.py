@@ -7,6 +7,7 @@ Each process has one, made after its fork. It remembers the process it belongs t
 import contextlib
 import os
 import random
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from runledger.runtime.watchdog import RoundTripWatchdog
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 TIMEOUT_SECONDS = 10.0
+ECHO_SECONDS = 1.0
 LONGEST_AGE_SECONDS = 1_800.0
 """A connection is replaced after half an hour, so that a fleet follows a failover and a changed role."""
 
@@ -79,12 +81,24 @@ class DatabaseLink:
         """The socket to wait on for notifications; None while there is no connection."""
         return None if self._driver is None or self._driver.closed else self._driver.fileno()
 
-    def listen(self, channel: str) -> None:
-        """Notifications on ``channel`` arrive from now on, until the connection breaks; ``is_listening`` says so."""
+    def listen(self, channel: str) -> bool:
+        """Whether notifications on ``channel`` arrive from now on, until the connection breaks.
+
+        Found out by an echo: a second connection notifies, and the answer must come while this one is idle. Behind a
+        pooler that lends server connections by transaction, it never does.
+        """
         with self._using() as driver:
+            if self.is_listening:
+                return True
+            driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            echo = f"echo-{secrets.token_hex(8)}"
+            with contextlib.closing(connect(self._conninfo, self.target)) as other:
+                other.execute("SELECT pg_notify(%s, %s)", (channel, echo))
+            heard = driver.notifies(timeout=ECHO_SECONDS)
+            self.is_listening = any(one.payload == echo for one in heard)
             if not self.is_listening:
-                driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-                self.is_listening = True
+                driver.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
+            return self.is_listening
 
     def take_notifications(self) -> list[str]:
         """The payloads that have arrived on the socket; never waits."""

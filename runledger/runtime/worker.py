@@ -88,6 +88,9 @@ class Worker:
 
     def tick(self) -> float | None:
         """Outcomes are written, due jobs claimed and run. Answers with the pause, or None when the worker is done."""
+        if self.is_stopping and self._has_nothing_to_write():  # a database that is away must not hold us up
+            self._slot.turn(SlotState.LEAVING, time.monotonic_ns())
+            return None
         self._slot.turn(SlotState.BUSY, time.monotonic_ns())
         if not self._is_prepared:
             self._prepare()
@@ -100,6 +103,10 @@ class Worker:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             return 0.0
         return self._idle()
+
+    def _has_nothing_to_write(self) -> bool:
+        with self._link.lock:  # the attendant may be writing what it took out of the outbox
+            return not len(self._outbox)
 
     def _prepare(self) -> None:
         """The schema fits and the catalog's definitions are stored. Raises what ``check_schema`` raises."""

@@ -17,6 +17,7 @@ from runledger.core.states import JobStatus
 from runledger.database import Database
 from runledger.postgres.definitions import set_definition_enabled
 from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
+from runledger.postgres.idempotency import RESOLVE_KEYS
 from runledger.postgres.operations import cancel_job, requeue_job
 from runledger.postgres.reads import list_job_events
 from runledger.postgres.settle import settle_jobs
@@ -282,3 +283,17 @@ def test_a_requeued_job_still_owns_its_key(connection):
     again = enqueue_job(connection, keyed())
 
     assert (again.job_id, again.run_number, again.status) == (job.job_id, 2, JobStatus.PENDING)
+
+
+def test_a_key_is_looked_up_by_its_index_in_both_scopes(connection, connect):
+    caller = connect(autocommit=False)
+    enqueue_jobs(caller, [keyed(key=f"k{n}") for n in range(2_000)])
+    caller.execute("ANALYZE runledger.job_queue")
+    arrays = {"job_types": ["test.job"], "organization_ids": [None], "idempotency_keys": ["k7"], "snapshots": ["{}"]}
+
+    rows = caller.execute(f"EXPLAIN {RESOLVE_KEYS.text('runledger')}".encode(), arrays).fetchall()
+
+    plan = "\n".join(row[0] for row in rows)
+    assert "uq_job_queue_type_idempotency_org" in plan
+    assert "uq_job_queue_type_idempotency_global" in plan
+    assert "Seq Scan on job_queue" not in plan

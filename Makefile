@@ -1,0 +1,68 @@
+# Everything a developer types. Nothing here touches the system's Python: all of it lives in $(VENV).
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+PG15 ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin /usr/pgsql-15/bin /opt/homebrew/opt/postgresql@15/bin))
+
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+unexport PYTHONPATH
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-pg15 check docs bench coverage package clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(RUN_STAMP) ## Show it working: real jobs, a killed worker, a checked result (ARGS='--keep' to look around)
+	@$(BIN)/runledger demo $(ARGS)
+
+test: $(DEV_STAMP) ## Run every test on an embedded PostgreSQL (ARGS='tests/core -k gate' for some)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-pg15: $(DEV_STAMP) ## Run every test on PostgreSQL 15 of the system
+	@test -n '$(PG15)' || { echo 'make test-pg15: no PostgreSQL 15 found; install it (apt-get install postgresql-15), or name its bin directory by PG15=' >&2; exit 1; }
+	@RUNLEDGER_PG_BIN='$(PG15)' RUNLEDGER_TEST_DB=embedded $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(DEV_STAMP) ## Lint, format, types, and whether a generated page is stale
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo 'some files are not formatted: $(BIN)/ruff format .' >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/python docs/generate.py --check
+
+docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew
+	@$(BIN)/python docs/generate.py
+
+bench: $(DEV_STAMP) ## Measure throughput (see ARGS='--help')
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
+
+coverage: $(DEV_STAMP) ## Run the tests and show which lines none of them reaches
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov=runledger --cov-report=term-missing:skip-covered $(ARGS)
+
+package: $(DEV_STAMP) ## Build wheel and sdist, and try the wheel in a clean environment
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist . > build.log 2>&1 || { cat build.log >&2; exit 1; }
+	@rm -f build.log
+	@$(BIN)/python tests/packaging/smoke.py dist
+
+clean: ## Remove the environment, caches and packages (databases in .runledger stay)
+	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	@rm -rf build dist build.log .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find runledger tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The demonstration needs a quarter of what the tests need, so it does not wait for the rest.
+$(RUN_STAMP): pyproject.toml
+	@.ci/install $(VENV) embedded
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml
+	@.ci/install $(VENV) dev
+	@touch $(RUN_STAMP) $@

@@ -1,0 +1,186 @@
+"""``runledger dead``: the dead letters, and how they get another run: one by one, or all that match."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import click
+
+from runledger.cli.jobs import change_jobs, reason_option
+from runledger.cli.listings import print_list
+from runledger.cli.options import LedgerGroup, Session
+from runledger.cli.output import Column, print_json
+from runledger.cli.values import MOMENT, acting_person, organization_filter
+from runledger.core.errors import ConflictError, NotFoundError, RunledgerError, ValidationError
+from runledger.core.jobs import DeadLetter, Scope
+from runledger.core.states import JobStatus
+from runledger.database.ledger import Ledger
+from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.operations import requeue_job
+from runledger.postgres.reads import list_dead_letters, list_jobs
+
+BATCH = 100
+"""Jobs that are read or requeued in one transaction: a page holds whole payloads, and locks are held until its end."""
+
+DEAD_COLUMNS: tuple[Column[DeadLetter], ...] = (
+    Column("ID", lambda letter: letter.job_id),
+    Column("TYPE", lambda letter: letter.job_type),
+    Column("RUN", lambda letter: letter.run_number),
+    Column("ATTEMPT", lambda letter: letter.attempt),
+    Column("FAILED", lambda letter: letter.failed_at),
+    Column("CODE", lambda letter: letter.error_code),
+    Column("MESSAGE", lambda letter: letter.error_message),
+)
+
+
+class Place(click.ParamType[DeadLetter]):
+    """Where a page of dead letters ended, as the page itself says: time, job and run of its last line."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DeadLetter:
+        failed_at, _, rest = str(value).partition("/")
+        job_id, _, run_number = rest.partition("/")
+        try:
+            return DeadLetter(
+                job_id=UUID(job_id),
+                job_type="",
+                organization_id=None,
+                run_number=int(run_number),
+                attempt=0,
+                error_code=None,
+                error_message=None,
+                payload=None,
+                checkpoint=None,
+                failed_at=MOMENT.convert(failed_at, param, ctx),
+            )
+        except ValueError:
+            self.fail("is not the end of a page", param, ctx)
+
+
+def place_of(letter: DeadLetter) -> str:
+    """The text that ``Place`` reads."""
+    return f"{letter.failed_at.isoformat()}/{letter.job_id}/{letter.run_number}"
+
+
+@click.group(cls=LedgerGroup)
+def dead() -> None:
+    """List and requeue dead letters."""
+
+
+@dead.command("list")
+@click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type.")
+@click.option("--before", type=Place(), help="Only what comes after the end of that page: the next page.")
+@click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="Most lines, 1 to 1,000.")
+@organization_filter
+@click.pass_obj
+def list_(session: Session, *, job_type: str | None, before: DeadLetter | None, limit: int, scope: Scope) -> None:
+    """List dead letters, the latest first.
+
+    A page ends after --limit lines and says what --before has to be for the next. A dead letter stays in the list when
+    its job is requeued; `runledger job list --status dead_lettered` shows the jobs that are dead-lettered now.
+
+    \b
+    Example:
+      runledger dead list --type mail.receipt
+    """
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        letters = list_dead_letters(connection, scope=scope, job_type=job_type, before=before, limit=limit)
+    next_before = place_of(letters[-1]) if len(letters) == limit else None
+    print_list(session, letters, DEAD_COLUMNS, document={"dead_letters": letters, "next_before": next_before})
+    if next_before:
+        session.say(f"next page: --before {next_before}")
+
+
+@dead.command()
+@click.argument("job_ids", metavar="[ID...]", nargs=-1)
+@click.option("--type", "job_type", metavar="TYPE", help="All dead-lettered jobs of this type.")
+@click.option("--all", "is_all", is_flag=True, help="All dead-lettered jobs.")
+@reason_option
+@organization_filter
+@click.pass_obj
+def requeue(
+    session: Session,
+    *,
+    job_ids: tuple[str, ...],
+    job_type: str | None,
+    is_all: bool,
+    reason: str | None,
+    scope: Scope,
+) -> None:
+    """Run dead-lettered jobs again.
+
+    Named jobs are all requeued, or none. With --type, --organization or --all the number of jobs is shown first and has
+    to be confirmed, or --yes given; jobs that cannot be requeued are skipped and counted.
+
+    \b
+    Examples:
+      runledger dead requeue 0198c0de-0000-7000-8000-000000000000
+      runledger dead requeue --type mail.receipt --reason 'the API is back' --yes
+    """
+    if job_ids and (is_all or job_type is not None):
+        raise click.UsageError("give ids, or --type or --all, not both")
+    if not job_ids and not is_all and job_type is None and scope == Scope.any():
+        raise click.UsageError("name jobs by their ids, or give --type, --organization or --all")
+
+    def run_again(connection: LedgerConnection, job_id: UUID | str) -> None:
+        requeue_job(connection, job_id, scope=scope, reason=reason, actor=acting_person())
+
+    if job_ids:
+        change_jobs(session, job_ids, run_again)
+        return
+    with session.changing() as ledger:
+        found = _dead_lettered_jobs(ledger, job_type, scope)
+        session.say(f"{len(found)} dead-lettered jobs match")
+        if found:
+            session.confirm(f"{len(found)} jobs will be requeued")
+        skipped = _requeue_all(session, ledger, found, run_again)
+    _print_result(session, len(found) - len(skipped), skipped)
+
+
+def _dead_lettered_jobs(ledger: Ledger, job_type: str | None, scope: Scope) -> list[UUID]:
+    """The jobs that are dead-lettered now, the oldest first."""
+    found: list[UUID] = []
+    while True:
+        with ledger.database.autocommit() as connection:
+            page = list_jobs(
+                connection,
+                scope=scope,
+                job_type=job_type,
+                status=JobStatus.DEAD_LETTERED,
+                before=found[-1] if found else None,
+                limit=BATCH,
+            )
+        found.extend(job.job_id for job in page)
+        if len(page) < BATCH:
+            return found[::-1]
+
+
+def _requeue_all(
+    session: Session, ledger: Ledger, job_ids: Sequence[UUID], run_again: Callable[[LedgerConnection, UUID], None]
+) -> dict[UUID, RunledgerError]:
+    """The refusals by job; every other job waits for its next run. A batch commits at a time."""
+    skipped: dict[UUID, RunledgerError] = {}
+    is_silent = session.is_json or session.is_quiet or not sys.stderr.isatty()
+    with click.progressbar(length=len(job_ids), label="requeue", file=sys.stderr, hidden=is_silent) as bar:
+        for start in range(0, len(job_ids), BATCH):
+            batch = job_ids[start : start + BATCH]
+            with ledger.begin() as connection:
+                for job_id in batch:
+                    try:
+                        run_again(connection, job_id)
+                    except (ConflictError, NotFoundError, ValidationError) as refusal:  # the transaction goes on
+                        skipped[job_id] = refusal
+            bar.update(len(batch))
+    return skipped
+
+
+def _print_result(session: Session, requeued: int, skipped: Mapping[UUID, RunledgerError]) -> None:
+    if session.is_json:
+        refusals = [{"job_id": job_id, "code": one.code, "message": str(one)} for job_id, one in skipped.items()]
+        print_json({"requeued": requeued, "skipped": refusals})
+        return
+    click.echo(f"requeued\t{requeued}\nskipped\t{len(skipped)}")
+    for job_id, refusal in skipped.items():
+        session.say(f"skipped {job_id}: {refusal}")

@@ -1,0 +1,187 @@
+"""``runledger job``: what people look up about jobs and do to them."""
+
+import math
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import click
+
+from runledger.cli.listings import (
+    ATTEMPT_COLUMNS,
+    EVENT_COLUMNS,
+    JOB_COLUMNS,
+    LOG_COLUMNS,
+    print_job,
+    print_list,
+    wait_and_show,
+)
+from runledger.cli.options import LedgerGroup, Session
+from runledger.cli.values import DURATION, acting_person, organization_filter
+from runledger.core.jobs import Scope
+from runledger.core.states import JobStatus
+from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.operations import cancel_job, requeue_job
+from runledger.postgres.reads import get_job, list_job_attempts, list_job_events, list_job_logs, list_jobs
+
+job_id_argument = click.argument("job_id", metavar="ID")
+job_ids_argument = click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+reason_option = click.option("--reason", metavar="TEXT", help="Why; kept in the timeline of the job.")
+
+
+@click.group(cls=LedgerGroup)
+def job() -> None:
+    """List, show and change jobs."""
+
+
+@job.command("list")
+@click.option("--status", type=click.Choice([status.value for status in JobStatus], case_sensitive=False))
+@click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type.")
+@click.option("--before", type=click.UUID, help="Only jobs that are older than this one: the next page.")
+@click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="Most jobs, 1 to 1,000.")
+@organization_filter
+@click.pass_obj
+def list_(
+    session: Session, *, status: str | None, job_type: str | None, before: UUID | None, limit: int, scope: Scope
+) -> None:
+    """List jobs, the newest first.
+
+    A page ends after --limit jobs; pass the last id as --before to get the next page. In a pipe each job is a line of
+    tab-separated values, the id first.
+
+    \b
+    Examples:
+      runledger job list --status dead_lettered --type mail.receipt
+      runledger job list --json --limit 1000
+    """
+    chosen = JobStatus(status) if status else None
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        jobs = list_jobs(connection, scope=scope, job_type=job_type, status=chosen, before=before, limit=limit)
+    next_before = jobs[-1].job_id if len(jobs) == limit else None
+    print_list(session, jobs, JOB_COLUMNS, document={"jobs": jobs, "next_before": next_before})
+
+
+@job.command()
+@job_id_argument
+@organization_filter
+@click.pass_obj
+def show(session: Session, *, job_id: str, scope: Scope) -> None:
+    """Show one job: where it is, what it was given and what came of it.
+
+    \b
+    Example:
+      runledger job show 0198c0de-0000-7000-8000-000000000000 --json
+    """
+    with session.reading() as ledger:
+        print_job(session, ledger.get_job(job_id, scope=scope))
+
+
+@job.command()
+@job_id_argument
+@organization_filter
+@click.pass_obj
+def attempts(session: Session, *, job_id: str, scope: Scope) -> None:
+    """List the ended attempts of a job, with their errors; --json adds the tracebacks."""
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        get_job(connection, job_id, scope=scope)
+        found = list_job_attempts(connection, job_id, scope=scope)
+    print_list(session, found, ATTEMPT_COLUMNS, document={"attempts": found})
+
+
+@job.command()
+@job_id_argument
+@organization_filter
+@click.pass_obj
+def events(session: Session, *, job_id: str, scope: Scope) -> None:
+    """Show the timeline of a job: what happened to it, when, and who did it."""
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        get_job(connection, job_id, scope=scope)
+        found = list_job_events(connection, job_id, scope=scope)
+    print_list(session, found, EVENT_COLUMNS, document={"events": found})
+
+
+@job.command()
+@job_id_argument
+@click.option("--after", type=int, default=0, metavar="N", help="Only lines after this log id: the next page.")
+@click.option("--limit", type=int, default=100, show_default=True, metavar="N", help="Most lines, 1 to 1,000.")
+@organization_filter
+@click.pass_obj
+def logs(session: Session, *, job_id: str, after: int, limit: int, scope: Scope) -> None:
+    """Print what the handler of a job wrote down, the oldest first."""
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        get_job(connection, job_id, scope=scope)
+        found = list_job_logs(connection, job_id, scope=scope, after=after, limit=limit)
+    next_after = found[-1].log_id if len(found) == limit else None
+    print_list(session, found, LOG_COLUMNS, document={"logs": found, "next_after": next_after})
+
+
+@job.command()
+@job_ids_argument
+@reason_option
+@organization_filter
+@click.pass_obj
+def cancel(session: Session, *, job_ids: tuple[str, ...], reason: str | None, scope: Scope) -> None:
+    """Cancel jobs that wait or run.
+
+    A running attempt loses its lease at once and can write nothing more. All the jobs are cancelled, or none when
+    one of them has already ended.
+
+    \b
+    Example:
+      runledger job cancel 0198c0de-0000-7000-8000-000000000000 --reason 'wrong address'
+    """
+    change_jobs(
+        session,
+        job_ids,
+        lambda connection, job_id: cancel_job(connection, job_id, scope=scope, reason=reason, actor=acting_person()),
+    )
+
+
+@job.command()
+@job_ids_argument
+@reason_option
+@organization_filter
+@click.pass_obj
+def requeue(session: Session, *, job_ids: tuple[str, ...], reason: str | None, scope: Scope) -> None:
+    """Run jobs again that were dead-lettered or cancelled.
+
+    They start anew, with all their attempts; their history is kept. All the jobs are requeued, or none when one of them
+    cannot be.
+
+    \b
+    Example:
+      runledger job requeue 0198c0de-0000-7000-8000-000000000000 --reason 'the API is back'
+    """
+    change_jobs(
+        session,
+        job_ids,
+        lambda connection, job_id: requeue_job(connection, job_id, scope=scope, reason=reason, actor=acting_person()),
+    )
+
+
+@job.command()
+@job_id_argument
+@click.option("--timeout", type=DURATION, default=math.inf, show_default="no limit", help="How long to wait.")
+@click.pass_obj
+def wait(session: Session, *, job_id: str, timeout: float) -> None:
+    """Wait until a job has ended, then show it.
+
+    The exit code is 0 when it succeeded, 3 when it was dead-lettered or cancelled, and 6 when the time ran out.
+
+    \b
+    Example:
+      runledger job wait 0198c0de-0000-7000-8000-000000000000 --timeout 30s
+    """
+    with session.reading() as ledger:
+        wait_and_show(session, ledger, job_id, patience=timeout)
+
+
+def change_jobs(session: Session, job_ids: Sequence[str], change: Callable[[LedgerConnection, str], object]) -> None:
+    """Every job is changed, or none; in the order of their ids, so that two callers cannot block each other."""
+    ordered = sorted(set(job_ids))
+    with session.changing() as ledger:
+        with ledger.begin() as connection:
+            for job_id in ordered:
+                change(connection, job_id)
+        with ledger.database.autocommit() as connection:
+            changed = [get_job(connection, job_id, scope=Scope.any()) for job_id in ordered]
+    print_list(session, changed, JOB_COLUMNS, document={"jobs": changed})

@@ -1,0 +1,66 @@
+"""Sizes, docstrings and exports: limits for the odd case; what we aim for is smaller."""
+
+import ast
+import importlib
+import inspect
+
+import pytest
+from architecture.sources import functions, modules, path_of
+
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_LINES_OF_A_FILE = 400
+
+PACKAGES = sorted(module for module in modules() if path_of(module).name == "__init__.py")
+
+
+def test_no_function_is_too_long() -> None:
+    long = {
+        f"{module}.{function.name}": lines
+        for module, tree in modules().items()
+        for function in functions(tree)
+        if (lines := (function.end_lineno or 0) - function.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+    }
+
+    assert long == {}
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {module: len(path_of(module).read_text().splitlines()) for module in modules()}
+
+    assert {module: lines for module, lines in lengths.items() if lines > MOST_LINES_OF_A_FILE} == {}
+
+
+def test_every_module_says_why_it_exists() -> None:
+    assert [module for module, tree in modules().items() if not ast.get_docstring(tree)] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_exports_what_it_names_and_nothing_else(package: str) -> None:
+    module = importlib.import_module(package)
+    exported = list(getattr(module, "__all__", []))
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and _is_ours(value) and name != "Final"
+    }
+
+    assert len(exported) == len(set(exported))
+    assert [name for name in exported if not hasattr(module, name)] == []
+    assert defined - set(exported) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_exported_has_a_docstring(package: str) -> None:
+    module = importlib.import_module(package)
+    values = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
+    bare = [name for name, value in values.items() if _needs_docstring(value) and not inspect.getdoc(value)]
+
+    assert bare == []
+
+
+def _is_ours(value: object) -> bool:
+    return str(getattr(value, "__module__", "")).startswith("runledger")
+
+
+def _needs_docstring(value: object) -> bool:
+    return (inspect.isclass(value) or inspect.isfunction(value)) and _is_ours(value)

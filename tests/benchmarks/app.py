@@ -1,0 +1,29 @@
+"""The application that the benchmarks run: one job type that does nothing, one that says when it began."""
+
+import time
+from typing import Any
+
+import psycopg
+
+from runledger import JobContext
+from runledger.catalog import JobCatalog
+
+JOB_TYPE = "bench.nothing"
+LATENCY_JOB_TYPE = "bench.latency"
+PAYLOAD = {"order_id": 123_456, "email": "someone@example.org", "note": "x" * 40}
+STARTS_CHANNEL = "bench_started"
+
+catalog = JobCatalog()
+
+
+@catalog.job(JOB_TYPE)
+def nothing(context: JobContext, payload: Any) -> None:
+    """Takes no time, so that what is measured is the framework."""
+
+
+@catalog.job(LATENCY_JOB_TYPE)
+def report_start(context: JobContext, payload: dict[str, str]) -> None:
+    """Tells the bench, over a connection of its own, when the handler began on this machine's monotonic clock."""
+    began = time.monotonic()
+    with psycopg.connect(payload["url"], autocommit=True) as connection:
+        connection.execute("SELECT pg_notify(%s, %s)", (STARTS_CHANNEL, str(began)))

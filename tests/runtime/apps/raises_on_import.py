@@ -1,0 +1,3 @@
+"""An app with a mistake."""
+
+catalog = undefined_name  # type: ignore[name-defined]  # noqa: F821 - the mistake
