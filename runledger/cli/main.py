@@ -36,6 +36,7 @@ ENTRIES = (
     Entry("Start", "demo", "runledger.cli.demo", "demo", "Show it working, on a database of its own."),
     Entry("Start", "db", "runledger.cli.local", "db", "The embedded development database."),
     Entry("Run", "worker", "runledger.cli.worker", "worker", "Run jobs, in worker processes of this host."),
+    Entry("Run", "reaper", "runledger.cli.reaper", "reaper", "Recover the jobs of hosts that were lost."),
     Entry("Schema", "migrate", "runledger.cli.schema", "migrate_schema", "Bring the schema up to date."),
     Entry("Jobs", "enqueue", "runledger.cli.enqueue", "enqueue", "Enqueue one job."),
     Entry("Jobs", "job", "runledger.cli.jobs", "job", "List, show and change jobs."),

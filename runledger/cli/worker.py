@@ -47,6 +47,13 @@ def _queues(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 @_setting("--shutdown-timeout", "shutdown_timeout_seconds", kind=DURATION, default="30s")
 @_setting("--max-jobs-per-process", "max_jobs_per_process", kind=click.INT)
 @_setting("--max-memory", "max_memory_mb", kind=click.INT)
+@_setting("--max-memory-hard", "max_memory_hard_mb", kind=click.INT)
+@click.option(
+    "--health-addr",
+    "health_address",
+    metavar="HOST:PORT",
+    help="Answer /livez, /readyz and /metrics there.  [default: nowhere]",
+)
 @_setting("--lease-ttl", "lease_ttl_seconds", kind=DURATION, default="60s")
 @_setting("--poll-interval", "poll_interval_ms", kind=DURATION, default="500ms")
 @click.option("--check", "is_check", is_flag=True, help="Check settings, app, database and schema, then exit.")
@@ -62,6 +69,8 @@ def worker(
     shutdown_timeout_seconds: float | None,
     max_jobs_per_process: int | None,
     max_memory_mb: int | None,
+    max_memory_hard_mb: int | None,
+    health_address: str | None,
     lease_ttl_seconds: float | None,
     poll_interval_ms: float | None,
     is_check: bool,
@@ -83,6 +92,7 @@ def worker(
         shutdown_timeout_seconds=_whole(shutdown_timeout_seconds, "--shutdown-timeout"),
         max_jobs_per_process=max_jobs_per_process,
         max_memory_mb=max_memory_mb,
+        max_memory_hard_mb=max_memory_hard_mb,
         lease_ttl_seconds=_whole(lease_ttl_seconds, "--lease-ttl"),
         poll_interval_ms=_whole(poll_interval_ms, "--poll-interval", parts=1_000),
     )
@@ -99,6 +109,7 @@ def worker(
         is_draining=is_draining,
         with_reaper=not no_reaper,
         with_sync=not no_sync,
+        health_address=health_address,
         log_level=session.process_log_level,
         log_format=session.log_format,
     )
