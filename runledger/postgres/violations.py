@@ -44,6 +44,20 @@ _BY_SQLSTATE: Mapping[str, tuple[type[RunledgerError], str]] = {
     "3D000": (errors.DatabaseUnavailable, "the database does not exist"),
 }
 
+_BY_PHRASE: Mapping[str, str] = {
+    "password authentication failed": "the database refused the password",
+    "no password supplied": "the database wants a password",
+    "no pg_hba.conf entry": "the database does not let this host or role in",
+    "too many clients": "the database accepts no more connections",
+    "remaining connection slots": "the database accepts no more connections",
+    "Connection refused": "no server listens there",
+    "could not translate host name": "the host name is not known",
+    "failed to resolve host": "the host name is not known",
+    "timeout expired": "the server did not answer in time",
+    "server does not support SSL": "the server does not speak TLS",
+}
+"""A connection that fails has no SQLSTATE in the driver; what a person has to know stands in the text only."""
+
 _UNAVAILABLE_CLASSES = ("08", "57P")
 
 
@@ -61,7 +75,7 @@ def error_for(driver_error: BaseException) -> RunledgerError:
     elif sqlstate in _BY_SQLSTATE:
         error_class, message = _BY_SQLSTATE[sqlstate]
     elif _means_unavailable(original, sqlstate):
-        error_class, message = errors.DatabaseUnavailable, "the database cannot be reached"
+        error_class, message = errors.DatabaseUnavailable, _reason_in(str(original))
     else:
         error_class, message = errors.QueryFailed, "the database refused the statement"
     return error_class(message, internal_message=detail)
@@ -75,6 +89,15 @@ def _unwrap(error: BaseException) -> BaseException:
             return error
         error = inner
     return error
+
+
+def _reason_in(text: str) -> str:
+    """What a failed connection means, without repeating its text: that may name users, hosts and options."""
+    if "database \"" in text and "does not exist" in text:
+        return "the database does not exist"
+    if "role \"" in text and "does not exist" in text:
+        return "the database role does not exist"
+    return next((reason for phrase, reason in _BY_PHRASE.items() if phrase in text), "the database cannot be reached")
 
 
 def _means_unavailable(error: BaseException, sqlstate: str) -> bool:
