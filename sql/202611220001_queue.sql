@@ -22,14 +22,14 @@ BEGIN
     ELSE
         CREATE FUNCTION uuidv7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $function$
             SELECT pg_catalog.encode(
-                pg_catalog.substring(pg_catalog.int8send(t.microseconds / 1000) FROM 3)
+                pg_catalog.substr(pg_catalog.int8send(t.microseconds / 1000), 3)
                 || pg_catalog.int2send((28672 | ((t.microseconds % 1000) * 4096 / 1000))::smallint)
                 || pg_catalog.set_byte(r.bytes, 0, 128 | (pg_catalog.get_byte(r.bytes, 0) & 63)), 'hex')::uuid
             FROM (
                 SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint AS microseconds
             ) AS t
             CROSS JOIN (
-                SELECT pg_catalog.substring(pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) FROM 9) AS bytes
+                SELECT pg_catalog.substr(pg_catalog.uuid_send(pg_catalog.gen_random_uuid()), 9) AS bytes
             ) AS r
         $function$;
     END IF;

@@ -70,7 +70,7 @@ class Database:
                 internal_message=str(error),
             ) from None
         except psycopg.Error as error:
-            raise error_for(error) from error
+            raise error_for(error) from None
 
     def _open_pool(self) -> "ConnectionPool[psycopg.Connection[Any]]":
         with self._lock:

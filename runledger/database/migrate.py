@@ -61,20 +61,26 @@ def migrate(database: Database | str, *, schema: str | None = None) -> tuple[Mig
 def _migrate_once(database: Database) -> tuple[Migration, ...]:
     with database.begin() as ledger:
         assert isinstance(ledger, PsycopgConnection)
-        applied = applied_migrations(ledger)
-        if applied is not None and not pending_migrations(bundled_migrations(), applied):
-            return ()
-        ledger.fetch(LOCK_MIGRATIONS, {"schema": ledger.schema})
         try:
+            _set_lock_timeout(ledger, LOCK_TIMEOUT_MS)
+            applied = applied_migrations(ledger)
+            if applied is not None and not pending_migrations(bundled_migrations(), applied):
+                return ()
+            _set_lock_timeout(ledger, 0)  # another migrator is waited for as long as it takes
+            ledger.fetch(LOCK_MIGRATIONS, {"schema": ledger.schema})
+            _set_lock_timeout(ledger, LOCK_TIMEOUT_MS)
             return _apply_pending(ledger)
         except psycopg.Error as error:
-            raise error_for(error) from error
+            raise error_for(error) from None
+
+
+def _set_lock_timeout(ledger: PsycopgConnection, milliseconds: int) -> None:
+    ledger.driver.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(milliseconds)))
 
 
 def _apply_pending(ledger: PsycopgConnection) -> tuple[Migration, ...]:
     schema = sql.Identifier(ledger.schema)
     run = ledger.driver.execute
-    run(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT_MS)))
     run("SET LOCAL statement_timeout = 0")
     run("SET LOCAL client_min_messages = warning")
     run(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))

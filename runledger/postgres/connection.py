@@ -66,7 +66,7 @@ class LedgerConnection:
         try:
             yield
         except (psycopg.Error, DBAPIError) as error:
-            raise error_for(error) from error
+            raise error_for(error) from None
 
     @property
     def can_copy(self) -> bool:
@@ -108,7 +108,8 @@ class SqlAlchemyConnection(LedgerConnection):
 
     @property
     def is_autocommit(self) -> bool:
-        return self.core.get_isolation_level() == "AUTOCOMMIT"
+        driver: Any = self.core.connection.driver_connection
+        return bool(driver.autocommit)  # the server's isolation level, which SQLAlchemy would ask for, does not tell
 
     @property
     def can_copy(self) -> bool:
@@ -164,10 +165,10 @@ class DjangoConnection(LedgerConnection):
 
         try:
             yield
-        except TransactionManagementError as error:
-            raise TransactionAborted("the transaction has already failed; roll it back first") from error
+        except TransactionManagementError:
+            raise TransactionAborted("the transaction has already failed; roll it back first") from None
         except DjangoError as error:
-            raise error_for(error) from error
+            raise error_for(error) from None
 
 
 def default_schema() -> str:

@@ -5,7 +5,7 @@ that sorts in the order of the requests.
 """
 
 import secrets
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,16 @@ from runledger.core.jobs import EnqueuedJob
 from runledger.core.requests import EncodedRequest
 from runledger.core.states import JobStatus
 from runledger.postgres.connection import LedgerConnection
-from runledger.postgres.expressions import CLOCK, HAS_IDLE_LISTENER, NOW, WAKE_CHANNEL, constant, parameter
+from runledger.postgres.expressions import (
+    CLOCK,
+    HAS_IDLE_LISTENER,
+    NOW,
+    WAKE_CHANNEL,
+    as_microseconds,
+    constant,
+    from_microseconds,
+    parameter,
+)
 from runledger.postgres.idempotency import definition_missing
 from runledger.postgres.statements import Row, Statement
 from runledger.postgres.tables import job_definitions
@@ -37,8 +46,8 @@ SELECT_DEFAULTS = Statement(
         job_definitions.c.default_priority,
         job_definitions.c.max_attempts,
         job_definitions.c.default_timeout_seconds,
-        NOW,
-        func.extract("epoch", CLOCK),
+        as_microseconds(NOW),
+        as_microseconds(CLOCK),
     )
     .where(job_definitions.c.job_type == func.any(parameter("job_types", ARRAY(Text))))
     .where(job_definitions.c.is_enabled),
@@ -59,8 +68,9 @@ def copy_jobs(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[
     job_types = sorted({one.job_type for one in requests})
     defaults = {row[0]: row[1:] for row in ledger.fetch(SELECT_DEFAULTS, {"job_types": job_types})}
     _check_known(requests, defaults)
-    now, epoch = next(iter(defaults.values()))[3:]
-    job_ids = uuid7_series(int(epoch * 1000), len(requests))
+    transaction_start, clock = next(iter(defaults.values()))[3:]
+    now = from_microseconds(transaction_start)
+    job_ids = uuid7_series(clock // 1000, len(requests))
     records: list[Row] = []
     ready: list[Row] = []
     scheduled: list[Row] = []
@@ -88,7 +98,7 @@ def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, now: datetime) -> tu
     timeout_seconds = defaults[2] if one.timeout_seconds is None else one.timeout_seconds
     next_run_at = one.next_run_at or now
     if one.delay_seconds is not None:
-        next_run_at = datetime.fromtimestamp(now.timestamp() + one.delay_seconds, UTC)
+        next_run_at = now + timedelta(seconds=one.delay_seconds)
     record = (
         job_id,
         one.job_type,

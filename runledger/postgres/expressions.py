@@ -3,10 +3,11 @@
 Statuses are literals, never parameters: a bound status loses a partial index once the plan is generic.
 """
 
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Double, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Double, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ENUM
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeEngine
@@ -24,6 +25,7 @@ ZERO: ColumnElement[Any] = literal_column("0")
 TRUE: ColumnElement[Any] = literal_column("true")
 FALSE: ColumnElement[Any] = literal_column("false")
 ONE_SECOND: ColumnElement[Any] = literal_column("interval '1 second'")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WAKE_CHANNEL = "runledger_wake"
 """The notification channel; the payload is the schema, so that two ledgers in one database do not wake each other."""
 
@@ -64,6 +66,16 @@ def rows_of(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> Ta
 
 def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return cast(column, Text)
+
+
+def as_microseconds(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A point in time as microseconds since 1970: read alike whatever date style, time zone and adapters the owner of
+    the connection has set. ``from_microseconds`` is the way back."""
+    return cast(func.extract("epoch", column) * literal_column("1000000"), BigInteger)
+
+
+def from_microseconds(value: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=value)
 
 
 def keyed(**columns: ColumnElement[Any]) -> list[Any]:

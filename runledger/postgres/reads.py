@@ -6,7 +6,7 @@ NULL; the planner sees the values and folds them away.
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from runledger.core.jobs import Attempt, DeadLetter, Job, JobEvent, JobLog, Scop
 from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, Outcome
 from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import as_text, constant, parameter
+from runledger.postgres.expressions import as_microseconds, as_text, constant, from_microseconds, parameter
 from runledger.postgres.statements import Parameters, Row, Statement
 from runledger.postgres.tables import (
     job_attempts,
@@ -53,8 +53,8 @@ def _json(text: str | None) -> Any:
         return text
 
 
-def _utc(value: datetime | None) -> datetime | None:
-    return None if value is None else value.astimezone(UTC)
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)
 
 
 _Columns: TypeAlias = tuple[tuple[ColumnElement[Any], Callable[[Any], Any]], ...]
@@ -103,13 +103,13 @@ _JOB: _Columns = (
     (as_text(func.to_jsonb(_job.tags)), _tags),
     (_job.idempotency_key, _same),
     (as_text(_job.workflow_run_id), _uuid),
-    (_job.created_at, _utc),
-    (_job.next_run_at, _utc),
-    (_job.expires_at, _utc),
-    (_job.leased_at, _utc),
-    (_job.lease_expires_at, _utc),
+    (as_microseconds(_job.created_at), _moment),
+    (as_microseconds(_job.next_run_at), _moment),
+    (as_microseconds(_job.expires_at), _moment),
+    (as_microseconds(_job.leased_at), _moment),
+    (as_microseconds(_job.lease_expires_at), _moment),
     (_job.worker_id, _same),
-    (_job.finished_at, _utc),
+    (as_microseconds(_job.finished_at), _moment),
     (_job.status_reason, _same),
     (_job.last_error_code, _same),
     (_job.last_error_message, _same),
@@ -137,13 +137,13 @@ _ATTEMPT: _Columns = (
     (_attempt.lease_token, _same),
     (as_text(_attempt.outcome), Outcome),
     (_attempt.worker_id, _same),
-    (_attempt.leased_at, _utc),
-    (_attempt.started_at, _utc),
-    (_attempt.finished_at, _utc),
+    (as_microseconds(_attempt.leased_at), _moment),
+    (as_microseconds(_attempt.started_at), _moment),
+    (as_microseconds(_attempt.finished_at), _moment),
     (_attempt.error_code, _same),
     (_attempt.error_message, _same),
     (_attempt.traceback, _same),
-    (_attempt.retry_at, _utc),
+    (as_microseconds(_attempt.retry_at), _moment),
     (_attempt.exit_signal, _same),
     (_attempt.cpu_ms, _same),
     (_attempt.max_rss_kb, _same),
@@ -164,7 +164,7 @@ _EVENT: _Columns = (
     (as_text(_event.event_type), JobEventType),
     (_event.run_number, _same),
     (_event.attempt, _same),
-    (_event.occurred_at, _utc),
+    (as_microseconds(_event.occurred_at), _moment),
     (_event.actor, _same),
     (_event.reason, _same),
     (as_text(_event.detail), _json),
@@ -188,7 +188,7 @@ _LOG: _Columns = (
     (as_text(_log.level), LogLevel),
     (_log.message, _same),
     (as_text(_log.fields), _json),
-    (_log.occurred_at, _utc),
+    (as_microseconds(_log.occurred_at), _moment),
 )
 LIST_LOGS = Statement(
     "list_job_logs",
@@ -212,7 +212,7 @@ _DEAD_LETTER: _Columns = (
     (_dead.error_message, _same),
     (as_text(_dead.payload_snapshot), _json),
     (as_text(_dead.checkpoint_snapshot), _json),
-    (_dead.failed_at, _utc),
+    (as_microseconds(_dead.failed_at), _moment),
 )
 LIST_DEAD_LETTERS = Statement(
     "list_dead_letters",

@@ -1,7 +1,8 @@
 """What the database refuses becomes an error of ours: in this module and nowhere else.
 
-The order is constraint name, then SQLSTATE, then ``QueryFailed``. The text of the driver may contain values and
-names, so it goes to ``internal_message`` and never into ``str``.
+The order is constraint name, then SQLSTATE, then ``QueryFailed``. The driver's own text may repeat a refused row or the
+parameters of a statement. So it is raised ``from None``, which keeps it out of tracebacks (``__context__`` still has it
+for a debugger), and ``internal_message`` takes the server's primary message alone.
 """
 
 from collections.abc import Mapping
@@ -31,12 +32,15 @@ _BY_SQLSTATE: Mapping[str, tuple[type[RunledgerError], str]] = {
     "42501": (errors.PermissionDenied, "the database role lacks a grant for this operation"),
     "25P02": (errors.TransactionAborted, "the transaction has already failed; roll it back first"),
     "25006": (errors.DatabaseUnavailable, "the database is read-only: a standby, or a primary that was demoted"),
+    "25P03": (errors.DatabaseUnavailable, "the server ended the connection: its transaction was idle for too long"),
+    "25P04": (errors.DatabaseUnavailable, "the server ended the connection: its transaction took too long"),
     "55P03": (errors.LockNotAvailable, "a lock was not granted in time; nothing was written"),
     "40001": (errors.SerializationFailure, "concurrent transactions collided; run the transaction again"),
     "40P01": (errors.SerializationFailure, "concurrent transactions collided; run the transaction again"),
     "42P01": (errors.SchemaMissing, "the tables of Runledger are not there; run `runledger migrate`"),
     "3F000": (errors.SchemaMissing, "the schema of Runledger is not there; run `runledger migrate`"),
     "42703": (errors.SchemaBehind, "a column is missing; run `runledger migrate`"),
+    "42704": (errors.SchemaBehind, "a type is missing; run `runledger migrate`"),
     "42883": (errors.SchemaBehind, "a function is missing; run `runledger migrate`"),
     "53300": (errors.DatabaseUnavailable, "the database accepts no more connections"),
     "28P01": (errors.DatabaseUnavailable, "the database refused the password"),
@@ -62,14 +66,16 @@ _UNAVAILABLE_CLASSES = ("08", "57P")
 
 
 def error_for(driver_error: BaseException) -> RunledgerError:
-    """The error of ours that says what ``driver_error`` means; the caller raises it ``from`` the original.
+    """The error of ours that says what ``driver_error`` means; the caller raises it ``from None``.
 
     Understands psycopg, psycopg2, SQLAlchemy's and Django's wrappers around them.
     """
     original = _unwrap(driver_error)
     sqlstate: str = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
-    constraint: str = getattr(getattr(original, "diag", None), "constraint_name", None) or ""
-    detail = f"{type(original).__name__} sqlstate={sqlstate} constraint={constraint}: {original}"
+    diagnostics = getattr(original, "diag", None)
+    constraint: str = getattr(diagnostics, "constraint_name", None) or ""
+    primary: str = getattr(diagnostics, "message_primary", None) or str(original)
+    detail = f"{type(original).__name__} sqlstate={sqlstate} constraint={constraint}: {primary}"
     if constraint in _BY_CONSTRAINT:
         error_class, message = _BY_CONSTRAINT[constraint]
     elif sqlstate in _BY_SQLSTATE:
@@ -93,9 +99,9 @@ def _unwrap(error: BaseException) -> BaseException:
 
 def _reason_in(text: str) -> str:
     """What a failed connection means, without repeating its text: that may name users, hosts and options."""
-    if "database \"" in text and "does not exist" in text:
+    if 'database "' in text and "does not exist" in text:
         return "the database does not exist"
-    if "role \"" in text and "does not exist" in text:
+    if 'role "' in text and "does not exist" in text:
         return "the database role does not exist"
     return next((reason for phrase, reason in _BY_PHRASE.items() if phrase in text), "the database cannot be reached")
 

@@ -61,9 +61,10 @@ class Interrupts:
             yield
         finally:
             self._is_user_code = was_user_code
-            pending, self._pending = self._pending, None
-            if pending is not None and was_user_code:
-                raise pending
+            if was_user_code:  # else an outer shield still holds, and raises it at its own end
+                pending, self._pending = self._pending, None
+                if pending is not None:
+                    raise pending
 
     def _on_alarm(self, number: int, frame: object) -> None:
         if time.monotonic() >= self._deadline:  # else it was set for an attempt that has ended

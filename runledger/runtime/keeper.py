@@ -67,6 +67,9 @@ class Keeper:
         self._is_listening = False
         self._jobs_done = (time.monotonic(), 0)
         self._given_back: set[int] = set()
+        self._unclaimed: set[int] = set()
+        """Leases of live workers that no slot knows: the answer to their claim was lost, or the database refused their
+        outcome. Seen twice, they are left to lapse, for nobody would ever settle them."""
         self.is_stopping = False
 
     def tick(self) -> float | None:
@@ -78,8 +81,8 @@ class Keeper:
             return None
         now = time.monotonic()
         if now >= self._renew_at:
-            self._renew_at = now + self._config.lease_ttl_seconds / 3
             self._renew()
+            self._renew_at = now + self._config.lease_ttl_seconds / 3  # only now: one that failed is tried again
         if now >= self._promote_at:
             self._promote(now)
         if now >= self._check_at:
@@ -154,13 +157,15 @@ class Keeper:
             return
         now = time.monotonic_ns()
         overdue = [slot.running_token for slot in self._slots if slot.hard_deadline and now > slot.hard_deadline]
+        known = {token for slot in self._slots for tokens in slot.tokens() for token in tokens}
         with self._link.autocommit() as ledger:
-            renew_leases(
+            renewed = renew_leases(
                 ledger,
                 worker_ids=workers,
                 lease_ttl_seconds=self._config.lease_ttl_seconds,
-                overdue_tokens=overdue,
+                overdue_tokens=[*overdue, *(self._unclaimed - known)],
             )
+            self._unclaimed = set(held_leases(ledger, list((self._unclaimed | set(renewed.values())) - known)))
 
     def _check_running(self) -> None:
         """A running attempt whose lease is gone is interrupted; jobs stuck behind a long one are given back."""

@@ -59,8 +59,15 @@ class Obituary:
 
     def _how(self) -> str:
         if self.exit_signal is not None:
-            return f"the worker process was ended by {signal.Signals(self.exit_signal).name}"
+            return f"the worker process was ended by {_name_of(self.exit_signal)}"
         return f"the worker process ended by itself with exit status {self.exit_status}"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def write_obituary(

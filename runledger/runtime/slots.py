@@ -73,6 +73,7 @@ class Slot:
         """Nobody lives here."""
         self._set(_Word.STATE, SlotState.EMPTY)
         self._set(_Word.PID, 0)
+        self._set(_Word.HARD_DEADLINE, 0)
 
     def ask_to_leave(self) -> None:
         """The worker ends between two jobs and is replaced."""

@@ -162,8 +162,8 @@ class Worker:
             self._void(job, now)
             return
         self._outbox.add(end, now, time.monotonic())
-        if isinstance(end, Ended) and end.error_code is not None:
-            _log_failure(job, end)
+        if isinstance(end, Ended) and end.error_code is not None and not self._reporter.is_finished:
+            _log_failure(job, end)  # whether a finish was rolled back, only its settle finds out
 
     def _void(self, job: ClaimedJob, started_at: float) -> None:
         """The attempt was interrupted: its lease is gone and nothing can be written; or the host stops in a hurry,

@@ -129,8 +129,8 @@ def test_the_order_and_its_job_roll_back_together(database_url: str) -> None:
         connection.execute("CREATE TABLE orders (email text NOT NULL)")
         namespace["catalog"].sync_definitions(connection)  # type: ignore[attr-defined]
         connection.commit()
-        namespace["place_order"](connection, "ada@example.org")  # type: ignore[operator]
-        connection.rollback()
+        with connection.transaction(force_rollback=True):
+            namespace["place_order"](connection, "ada@example.org")  # type: ignore[operator]
 
         assert connection.execute("SELECT count(*) FROM orders").fetchone() == (0,)
     assert jobs_of(database_url) == []
@@ -144,7 +144,7 @@ def test_a_name_of_the_table_exists(name: str) -> None:
     assert reduce(getattr, rest, getattr(runledger, first)) is not None
 
 
-@pytest.mark.parametrize("command", sorted({line for line in re.findall(r"`(runledger [a-z]+)`", README)}))
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`(runledger [a-z]+)`", README))))
 def test_a_command_of_the_text_exists(command: str, tmp_path: Path) -> None:
     help_wanted = [*typed(command), "--help"]
 

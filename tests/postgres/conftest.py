@@ -24,7 +24,7 @@ def connect(database_url: str) -> Iterator[Connect]:
     opened: list[Connection] = []
 
     def open_one(*, autocommit: bool = True) -> Connection:
-        opened.append(psycopg.connect(database_url, autocommit=autocommit, options="-c synchronous_commit=off"))
+        opened.append(psycopg.connect(database_url, autocommit=autocommit, options="-c synchronous_commit=off -c jit=off"))
         return opened[-1]
 
     yield open_one

@@ -75,7 +75,10 @@ def start_migrate(checkout, url, script=QUICK_MIGRATE):
 
 
 def output_of(process):
-    output, _ = process.communicate(timeout=30)
+    try:
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 0
     return output.strip()
 

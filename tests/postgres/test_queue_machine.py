@@ -1,7 +1,7 @@
 """The queue against a model in plain Python: any order of operations, any lease ever handed out.
 
 After each step the answers, every job as people read it, its whole timeline and the invariants of the tables are
-compared. RUNLEDGER_MACHINE_EXAMPLES raises the number of histories (default 120 of at most 40 steps).
+compared. RUNLEDGER_MACHINE_EXAMPLES raises the number of histories (default 70 of at most 40 steps).
 """
 
 import json
@@ -399,7 +399,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def test_the_queue_does_what_the_model_says(connection):
-    examples = int(os.environ.get("RUNLEDGER_MACHINE_EXAMPLES", "120"))
+    examples = int(os.environ.get("RUNLEDGER_MACHINE_EXAMPLES", "70"))
     run_state_machine_as_test(
         lambda: QueueMachine(connection),
         settings=settings(

@@ -1,17 +1,34 @@
 """Hosts as processes and workers as objects; whatever a test starts has ended when it ends."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from runtime.apps.hostile_jobs import catalog as hostile_catalog
-from runtime.hosts import Desk, Host
+from runtime.benches import Bench, KeeperBench
+from runtime.hosts import Connection, Desk, Host
 
+from runledger import JobCatalog, JobsConfig
 from runledger.postgres.definitions import sync_definitions
+from runledger.postgres.tables import metadata
+from runledger.runtime.interrupts import Interrupts
+from runledger.runtime.keeper import Keeper
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.slots import SlotTable
+from runledger.runtime.worker import Worker
 from runledger.testing import databases
 
 StartHost = Callable[..., Host]
+EMPTY_ALL = "; ".join(
+    f"DELETE FROM {table.fullname}"
+    for table in reversed(metadata.sorted_tables)
+    if not table.info.get("is_view") and table.name != "runledger_migration_history"
+)
 
 
 @pytest.fixture
@@ -45,3 +62,87 @@ def start_host(own_database: str, tmp_path: Path) -> Iterator[StartHost]:
     yield start
     for host in hosts:
         host.end()
+
+
+# -- workers and keepers as objects, ticked by the test ------------------------------------------------------
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    """A psycopg connection in autocommit to an empty ledger."""
+    with psycopg.connect(database_url, autocommit=True) as made:
+        made.execute(EMPTY_ALL)
+        yield made
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """The handlers of this process are afterwards what they were before."""
+    numbers = (signal.SIGALRM, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def open_link(database_url: str) -> Iterator[Callable[..., DatabaseLink]]:
+    """Links to the module's database; closed afterwards."""
+    opened: list[DatabaseLink] = []
+
+    def open_one(role: str = "test") -> DatabaseLink:
+        opened.append(DatabaseLink(database_url, "runledger", role))
+        return opened[-1]
+
+    yield open_one
+    for link in opened:
+        link.close()
+
+
+@pytest.fixture
+def make_bench(
+    connection: Connection, open_link: Callable[..., DatabaseLink], own_signals: None
+) -> Callable[..., Bench]:
+    """A worker over a catalog, with its slot and its link, and the test's own connection."""
+
+    def make(catalog: JobCatalog, *, is_draining: bool = False, **settings: Any) -> Bench:
+        config = JobsConfig(max_global_concurrency=1, **settings)
+        [slot] = SlotTable(1).slots
+        slot.reset(1, time.monotonic_ns())
+        slot.set_pid(os.getpid())
+        link = open_link("worker-0")
+        interrupts = Interrupts(slot)
+        worker = Worker(catalog, link, slot, interrupts, worker_id="test.0.1", config=config, is_draining=is_draining)
+        sync_definitions(connection, catalog.definitions)
+        return Bench(connection, catalog, worker, slot, link)
+
+    return make
+
+
+@pytest.fixture
+def make_keeper(connection: Connection, open_link: Callable[..., DatabaseLink]) -> Iterator[Callable[..., KeeperBench]]:
+    """A keeper over slots of its own; the pipes are closed afterwards."""
+    descriptors: list[int] = []
+
+    def pipe() -> tuple[int, int]:
+        made = os.pipe()
+        for descriptor in made:
+            os.set_blocking(descriptor, False)
+        descriptors.extend(made)
+        return made
+
+    def make(slots: int = 1, **settings: Any) -> KeeperBench:
+        table = SlotTable(slots)
+        obituaries_read, obituaries_write = pipe()
+        wakes = [pipe() for _ in table.slots]
+        link = open_link("keeper")
+        config = JobsConfig(max_global_concurrency=slots, **settings)
+        keeper = Keeper(
+            link, table.slots, obituaries_read, [write for _, write in wakes], host_id="test", config=config
+        )
+        return KeeperBench(connection, keeper, table.slots, link, obituaries_write, [read for read, _ in wakes])
+
+    yield make
+    for descriptor in descriptors:
+        os.close(descriptor)

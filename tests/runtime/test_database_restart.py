@@ -21,6 +21,7 @@ from runledger.postgres.definitions import sync_definitions
 
 pytestmark = pytest.mark.process
 StartHost = Callable[..., Host]
+QUICK_REAPER = {"JOBS_REAPER_INTERVAL_SECONDS": 1, "JOBS_REAPER_RETRY_DELAY_MS": 1_000}
 
 
 class CrashingServer:
@@ -48,7 +49,7 @@ class CrashingServer:
         pid = self._server.status().pid
         assert pid is not None
         os.kill(pid, signal.SIGQUIT)
-        until(lambda: self._server.status().pid is None, what="the crash")
+        until(lambda: not Path(f"/proc/{pid}").exists(), what="the crash")
 
     def destroy(self) -> None:
         self._server.destroy()
@@ -77,7 +78,7 @@ def test_no_job_is_lost_or_succeeds_twice_when_the_database_crashes_under_load(
     sync_definitions(desk.connection, hostile_catalog.definitions)
     jobs = desk.enqueue("work", count=600)
     desk.close()
-    host = start_host(url=server.url, JOBS_MAX_GLOBAL_CONCURRENCY=2, JOBS_REAPER_INTERVAL_SECONDS=1).ready(2)
+    host = start_host(url=server.url, JOBS_MAX_GLOBAL_CONCURRENCY=2, **QUICK_REAPER).ready(2)
 
     for crash, progress in enumerate((50, 200), start=1):
         until(lambda wanted=progress: _count_successes(server.url) >= wanted, what=f"{progress} successes")

@@ -14,9 +14,7 @@ StartHost = Callable[..., Host]
 
 
 @pytest.mark.parametrize("job_type", ["stubborn", "c.loop"])
-def test_a_handler_that_outlasts_timeout_and_grace_is_killed(
-    desk: Desk, start_host: StartHost, job_type: str
-) -> None:
+def test_a_handler_that_outlasts_timeout_and_grace_is_killed(desk: Desk, start_host: StartHost, job_type: str) -> None:
     job_id = desk.one(job_type)
     other = desk.one("work", priority=-1)
     host = start_host().ready()
@@ -118,7 +116,7 @@ def test_only_one_side_of_a_fork_in_a_handler_is_a_worker(desk: Desk, start_host
     assert host.living() == []
 
 
-@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt"])
 def test_an_exception_that_would_end_an_interpreter_is_an_ordinary_failure(
     desk: Desk, start_host: StartHost, kind: str
 ) -> None:

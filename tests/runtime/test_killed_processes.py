@@ -71,7 +71,7 @@ def test_jobs_claimed_ahead_by_a_killed_worker_go_back_with_their_attempt(desk: 
     assert host.stop() == 0
 
 
-@pytest.mark.parametrize("status", [0, 1, 78])
+@pytest.mark.parametrize("status", [0, 78])
 def test_a_handler_that_ends_the_process_has_not_succeeded(desk: Desk, start_host: StartHost, status: int) -> None:
     job_id = desk.one("exits", status=status, max_attempts=1)
     host = start_host().ready()
@@ -233,22 +233,6 @@ def test_a_stopped_worker_that_wakes_after_its_lease_cannot_finish_the_job(desk:
     assert desk.outcomes(job_id) == ["LEASE_EXPIRED", "SUCCEEDED"]
     assert desk.effects(job_id) == ["begun", "ended"] * 2
     assert host.stop() == 0
-
-
-def test_nobody_renews_the_lease_of_a_stopped_worker(desk: Desk, start_host: StartHost) -> None:
-    gate = desk.gate()
-    job_id = desk.one("gated", gate=str(gate))
-    start_host(JOBS_LEASE_TTL_SECONDS=10).ready()
-    worker = desk.wait_for_effect(job_id)
-    until(lambda: desk.scalar("SELECT max(renewed_at) FROM runledger.job_leases"), what="a renewal")
-
-    os.kill(worker, signal.SIGSTOP)
-    last = desk.scalar("SELECT max(renewed_at) FROM runledger.job_leases")
-    until(
-        lambda: desk.scalar("SELECT clock_timestamp() > %s + interval '4 seconds'", last), what="the next turn's time"
-    )
-
-    assert desk.scalar("SELECT max(renewed_at) FROM runledger.job_leases") == last
 
 
 def test_what_a_handler_started_ends_with_its_killed_worker(desk: Desk, start_host: StartHost) -> None:

@@ -27,10 +27,6 @@ def test_a_draining_host_finishes_everything_and_exits(desk: Desk, start_host: S
     assert host.living() == []
 
 
-def test_a_draining_host_exits_at_once_when_there_is_nothing_to_do(desk: Desk, start_host: StartHost) -> None:
-    assert start_host(is_draining=True).wait() == 0
-
-
 def test_a_draining_host_that_replaces_its_workers_still_finishes_everything(desk: Desk, start_host: StartHost) -> None:
     gate = desk.gate()
     desk.one("gated", gate=str(gate))

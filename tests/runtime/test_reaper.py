@@ -1,0 +1,57 @@
+"""The reaper, one tick at a time."""
+
+from collections.abc import Callable
+
+import psycopg
+from runtime.hosts import Connection
+
+from runledger import JobsConfig, JobStatus, Scope, get_job
+from runledger.postgres.connection import borrow
+from runledger.postgres.locks import try_lock_reaper
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.reaper import Reaper
+from runledger.testing.factories import a_leased_job, age_lease
+
+OpenLink = Callable[..., DatabaseLink]
+CONFIG = JobsConfig(max_global_concurrency=1, reaper_interval_seconds=7)
+
+
+def test_a_lapsed_lease_is_reaped_and_a_live_one_is_not(connection: Connection, open_link: OpenLink) -> None:
+    lapsed, live = a_leased_job(connection, "lapsed"), a_leased_job(connection, "live")
+    age_lease(connection, lapsed, seconds=61)
+
+    pause = Reaper(open_link(), CONFIG).tick()
+
+    assert pause == 7.0
+    assert get_job(connection, lapsed.job_id, scope=Scope.any()).status is JobStatus.PENDING
+    assert get_job(connection, live.job_id, scope=Scope.any()).status is JobStatus.LEASED
+
+
+def test_one_reaper_at_a_time_does_the_work(connection: Connection, open_link: OpenLink, database_url: str) -> None:
+    job = a_leased_job(connection)
+    age_lease(connection, job, seconds=61)
+    reaper = Reaper(open_link(), CONFIG)
+
+    with psycopg.connect(database_url) as other:
+        assert try_lock_reaper(borrow(other))
+        assert reaper.tick() == 7.0
+        assert get_job(connection, job.job_id, scope=Scope.any()).status is JobStatus.LEASED
+    reaper.tick()
+
+    assert get_job(connection, job.job_id, scope=Scope.any()).status is JobStatus.PENDING
+
+
+def test_a_lapsed_last_attempt_goes_to_the_dead_letters(connection: Connection, open_link: OpenLink) -> None:
+    job = a_leased_job(connection, max_attempts=1)
+    age_lease(connection, job, seconds=61)
+
+    Reaper(open_link(), CONFIG).tick()
+
+    assert get_job(connection, job.job_id, scope=Scope.any()).status is JobStatus.DEAD_LETTERED
+
+
+def test_a_reaper_that_is_told_to_stop_ends(open_link: OpenLink) -> None:
+    reaper = Reaper(open_link(), CONFIG)
+    reaper.is_stopping = True
+
+    assert reaper.tick() is None
