@@ -334,7 +334,7 @@ attempted AS
 (INSERT INTO runledger.job_attempts (job_id, lease_token, run_number, attempt, leased_at, started_at, finished_at, cpu_ms, max_rss_kb, worker_id, outcome) SELECT live.job_id AS job_id, live.lease_token AS lease_token, live.run_number AS run_number, live.attempt AS attempt, live.leased_at AS leased_at, CASE WHEN (live.started_ago IS NOT NULL) THEN greatest(live.settled_at - live.started_ago * interval '1 second', live.leased_at) END AS started_at, greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) AS finished_at, live.cpu_ms AS cpu_ms, live.max_rss_kb AS max_rss_kb, live.worker_id AS worker_id, 'SUCCEEDED'::runledger.job_outcome AS outcome
 FROM live),
 completed AS
-(UPDATE runledger.job_queue SET run_number=live.run_number, attempt=live.attempt, final_status='SUCCEEDED'::runledger.job_status, finished_at=live.settled_at, progress_done=coalesce(live.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(live.progress_total, runledger.job_queue.progress_total), output=CAST(live.output AS JSONB) FROM live WHERE runledger.job_queue.id = live.job_id)
+(UPDATE runledger.job_queue SET run_number=live.run_number, attempt=live.attempt, final_status='SUCCEEDED'::runledger.job_status, finished_at=live.settled_at, progress_done=coalesce(live.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(live.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(live.checkpoint, runledger.job_queue.checkpoint), output=CAST(live.output AS JSONB) FROM live WHERE runledger.job_queue.id = live.job_id)
  SELECT CAST(live.job_id AS TEXT) AS job_id
 FROM live;
 

@@ -153,6 +153,7 @@ def _settle_succeeded() -> Any:
             output=cast(live.c.output, JSONB),
             progress_done=func.coalesce(live.c.progress_done, job_queue.c.progress_done),
             progress_total=func.coalesce(live.c.progress_total, job_queue.c.progress_total),
+            checkpoint=func.coalesce(live.c.checkpoint, job_queue.c.checkpoint),
         )
         .cte("completed")
     )

@@ -24,7 +24,8 @@ def connect(database_url: str) -> Iterator[Connect]:
     opened: list[Connection] = []
 
     def open_one(*, autocommit: bool = True) -> Connection:
-        opened.append(psycopg.connect(database_url, autocommit=autocommit, options="-c synchronous_commit=off -c jit=off"))
+        options = "-c synchronous_commit=off -c jit=off"
+        opened.append(psycopg.connect(database_url, autocommit=autocommit, options=options))
         return opened[-1]
 
     yield open_one
