@@ -18,6 +18,21 @@ from runledger.postgres.violations import error_for
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 CONNECTION_MAX_AGE_SECONDS = 1_800.0
+_PINNED_PLANS = "; ".join(
+    f"SET {setting}"
+    for setting in (
+        "plan_cache_mode = force_generic_plan",
+        "enable_seqscan = off",
+        "enable_bitmapscan = off",
+        "enable_hashjoin = off",
+        "enable_mergejoin = off",
+        "jit = off",
+    )
+)
+"""The statements of the processes know their rows by key, so the right plan walks indexes, however full the tables are.
+A plan that the server chose while the queue was empty reads it whole behind 50,000 jobs (65 ms); a fresh plan for each
+call costs more than the call (0.7 against 0.25 ms for an idle look). Saying so once gives the good plan for nothing."""
+
 ONLY_ON_REQUEST = 2**31
 """Executions of a statement after which the driver would prepare it by itself: never."""
 
@@ -99,15 +114,14 @@ class Database:
 def connect(conninfo: str, target: str) -> psycopg.Connection[Any]:
     """One connection of our own in autocommit, for the processes that run jobs.
 
-    Unless a pooler is in between, every statement is parsed once and planned anew for each run: a plan that was kept
-    from an empty queue takes 65 ms behind 50,000 jobs, a fresh one 2 ms.
+    Unless a pooler is in between, statements are prepared with one plan that is pinned to the indexes.
 
     Raises DatabaseUnavailable; the text names ``target`` and never the connection string.
     """
     try:
         driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
         if _is_direct(driver):
-            driver.execute("SET plan_cache_mode = force_custom_plan")
+            driver.execute(_PINNED_PLANS)
             driver.prepare_threshold = 0
     except psycopg.Error as error:
         translated = error_for(error)
