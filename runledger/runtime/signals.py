@@ -47,9 +47,11 @@ _KNOWN = {int(number) for number in signal.Signals}
 
 
 def wait_for(descriptors: Sequence[int], seconds: float) -> list[int]:
-    """The descriptors that are readable, at the latest after ``seconds``."""
-    readable, _, _ = select.select(descriptors, [], [], max(0.0, seconds))
-    return list(readable)
+    """The descriptors that are readable, at the latest after ``seconds``. Not ``select``: it ends at number 1,023."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1_000)]
 
 
 def drain(descriptor: int) -> bool:

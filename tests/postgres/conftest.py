@@ -24,7 +24,7 @@ def connect(database_url: str) -> Iterator[Connect]:
     opened: list[Connection] = []
 
     def open_one(*, autocommit: bool = True) -> Connection:
-        options = "-c synchronous_commit=off -c jit=off"
+        options = "-c synchronous_commit=off -c jit=off -c statement_timeout=20s"
         opened.append(psycopg.connect(database_url, autocommit=autocommit, options=options))
         return opened[-1]
 

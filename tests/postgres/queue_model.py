@@ -112,9 +112,7 @@ class ModelJob:
         self.status, self.place, self.reason, self.final_code = status, "", reason, code
 
     def succeed(self) -> None:
-        kept = self.checkpoint
         self._end_attempt()
-        self.checkpoint = kept
         self._finish(JobStatus.SUCCEEDED, None, None)
         self.tell("succeed")
 

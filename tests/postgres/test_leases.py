@@ -241,3 +241,15 @@ def test_logs_are_kept_in_order_while_the_lease_exists(connection):
     settle_jobs(connection, [succeeded(job)])
     write_logs(connection, job.job_id, job.lease_token, entries)
     assert count(connection, "job_logs") == 4
+
+
+def test_the_last_checkpoint_of_a_job_that_succeeded_is_kept(connection):
+    first = a_leased_job(connection)
+    save_progress(connection, first.job_id, first.lease_token, checkpoint="1")
+    settle_jobs(connection, [failed(first, retry_seconds=0)])
+    second = claim_one(connection)
+    save_progress(connection, second.job_id, second.lease_token, checkpoint="2")
+
+    settle_jobs(connection, [succeeded(second)])
+
+    assert progress_of(connection, second)[2] == 2

@@ -27,11 +27,11 @@ def main() -> None:
 
 
 def one_try(options: dict[str, Any], seconds: float) -> dict[str, Any]:
-    supervisor = Supervisor(database_url=os.environ["RL_TEST_DATABASE_URL"], log_format="json", **options)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            supervisor = Supervisor(database_url=os.environ["RL_TEST_DATABASE_URL"], log_format="json", **options)
             status = supervisor.run_until_shutdown()
         finally:
             os._exit(status)
