@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Text, Uuid, case, func, insert, select, updat
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from runledger.core.errors import InvalidLeaseDuration, InvalidProgress, LeaseLost
-from runledger.core.states import LogLevel
+from runledger.core.states import LogLevel, Outcome
 from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import CLOCK, TRUE, ZERO, as_text, parameter, rows_of, seconds
@@ -83,7 +83,7 @@ HELD_LEASES = Statement(
 
 STORED_ATTEMPTS = Statement(
     "stored_attempts",
-    select(job_attempts.c.lease_token)
+    select(job_attempts.c.lease_token, as_text(job_attempts.c.outcome))
     .where(job_attempts.c.job_id == func.any(parameter("job_ids", ARRAY(Uuid))))
     .where(job_attempts.c.lease_token == func.any(parameter("lease_tokens", ARRAY(BigInteger)))),
 )
@@ -143,10 +143,12 @@ def held_leases(connection: AnyConnection, lease_tokens: Sequence[int]) -> dict[
     return {row[0]: row[1] for row in borrow(connection).fetch(HELD_LEASES, {"lease_tokens": list(lease_tokens)})}
 
 
-def stored_attempts(connection: AnyConnection, lease_tokens: Sequence[int], job_ids: Sequence[str]) -> set[int]:
-    """Which of these tokens, each of one of these jobs, have an attempt row: they were settled, by whoever it was."""
+def stored_attempts(
+    connection: AnyConnection, lease_tokens: Sequence[int], job_ids: Sequence[str]
+) -> dict[int, Outcome]:
+    """How the attempts under these tokens ended, where an attempt row exists: settled, by whoever it was."""
     parameters = {"lease_tokens": list(lease_tokens), "job_ids": list(job_ids)}
-    return {row[0] for row in borrow(connection).fetch(STORED_ATTEMPTS, parameters)}
+    return {row[0]: Outcome(row[1]) for row in borrow(connection).fetch(STORED_ATTEMPTS, parameters)}
 
 
 def save_progress(

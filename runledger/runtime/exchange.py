@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from runledger.core.errors import RunledgerError, UnavailableError
 from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended, LeaseCheck, Succeeded
+from runledger.core.states import Outcome
 from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
 from runledger.postgres.leases import stored_attempts
 from runledger.postgres.settle import SETTLE_ENDED, SETTLE_SUCCEEDED, ended_parameters, succeeded_parameters
@@ -104,14 +105,14 @@ class Exchange:
                 self._report_lost([one])
 
     def _report_lost(self, lost: list[Waiting]) -> None:
-        """Outcomes that were refused. One whose attempt is stored under its token was ours all the same: its commit had
-        happened, and only the answer was lost."""
+        """Outcomes that were refused. Where the stored attempt says the same, it was ours all along: the commit had
+        happened and only the answer was lost, or the handler had finished it in its own transaction."""
         if not lost:
             return
         with self._link.autocommit() as ledger:
-            ours = stored_attempts(ledger, [one.end.lease_token for one in lost], [one.end.job_id for one in lost])
+            stored = stored_attempts(ledger, [one.end.lease_token for one in lost], [one.end.job_id for one in lost])
         for one in lost:
-            if one.end.lease_token in ours:
+            if stored.get(one.end.lease_token) in (Outcome.SUCCEEDED, _outcome_of(one.end)):
                 log(logging.INFO, "job.outcome_confirmed", job_id=one.end.job_id, lease_token=one.end.lease_token)
                 continue
             log(
@@ -121,6 +122,10 @@ class Exchange:
                 lease_token=one.end.lease_token,
                 age=f"{time.monotonic() - one.finished_at:.3f}s",
             )
+
+
+def _outcome_of(end: Succeeded | Ended) -> Outcome:
+    return Outcome.SUCCEEDED if isinstance(end, Succeeded) else end.outcome
 
 
 def _settles(waiting: list[Waiting]) -> list[tuple[Statement, Parameters]]:

@@ -11,14 +11,14 @@ import signal
 import time
 from collections.abc import Sequence
 
-from runledger.core.errors import RunledgerError
+from runledger.core.errors import RunledgerError, UnavailableError
 from runledger.core.results import Ended
 from runledger.core.states import Outcome
 from runledger.postgres.expressions import WAKE_CHANNEL
 from runledger.postgres.leases import held_leases, renew_leases
 from runledger.postgres.listeners import announce_listener, withdraw_listener
 from runledger.postgres.promote import LARGEST_PROMOTION, promote_due_jobs
-from runledger.postgres.recovery import settle_dead_worker
+from runledger.postgres.recovery import Recovered, settle_dead_worker
 from runledger.postgres.settle import settle_jobs
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.interrupts import CANCEL_SIGNAL
@@ -103,9 +103,9 @@ class Keeper:
     def _settle_the_dead(self) -> None:
         self._read_obituaries()
         while self._dead:
-            with self._link.transaction() as ledger:
-                recovered = settle_dead_worker(ledger, self._dead[0].death())
-            dead = self._dead.pop(0)
+            dead = self._dead[0]
+            recovered = self._settle(dead)
+            self._dead.pop(0)
             log(
                 logging.WARNING,
                 "worker.settled",
@@ -120,6 +120,24 @@ class Keeper:
                 self._promote_at = 0.0
                 self._wake_idle()
 
+    def _settle(self, dead: Obituary) -> Recovered:
+        """A worker whose leases the database refuses to settle must not keep the living from being renewed: its leases
+        run out, and the reaper decides."""
+        try:
+            with self._link.transaction() as ledger:
+                return settle_dead_worker(ledger, dead.death())
+        except UnavailableError:
+            raise
+        except RunledgerError as error:
+            log(
+                logging.ERROR,
+                "worker.not_settled",
+                worker_id=dead.worker_id,
+                code=error.code,
+                detail=error.internal_message,
+            )
+            return Recovered()
+
     def _read_obituaries(self) -> None:
         try:
             while data := os.read(self._obituaries, 65_536):
@@ -127,7 +145,11 @@ class Keeper:
         except BlockingIOError:
             pass
         *lines, self._unread = self._unread.split(b"\n")
-        self._dead.extend(Obituary.from_line(line) for line in lines)
+        for line in lines:
+            try:
+                self._dead.append(Obituary.from_line(line))
+            except (ValueError, TypeError):  # the rest of a line whose beginning an earlier keeper took with it
+                log(logging.WARNING, "obituary.unreadable", size=len(line))
 
     def take_over(self) -> None:
         """The supervisor is gone. Its workers are ended (the kernel has most likely done so), and their leases go back
