@@ -42,6 +42,7 @@ def _queues(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 @_setting("-p", "--processes", "max_global_concurrency", kind=click.INT, default="the number of processors")
 @click.option("--queues", metavar="A,B", callback=_queues, help="Serve only these queues.  [default: all]")
 @click.option("--drain", "is_draining", is_flag=True, help="Exit when no job is due, running or waiting for a retry.")
+@click.option("--preload", "is_preloading", is_flag=True, help="Import the app once; workers share its memory.")
 @click.option("--no-reaper", is_flag=True, help="Leave the recovery of lapsed leases to other hosts.")
 @click.option("--no-sync", is_flag=True, help="Do not store the definitions of the catalog at the start.")
 @_setting("--shutdown-timeout", "shutdown_timeout_seconds", kind=DURATION, default="30s")
@@ -64,6 +65,7 @@ def worker(
     max_global_concurrency: int | None,
     queues: tuple[str, ...] | None,
     is_draining: bool,
+    is_preloading: bool,
     no_reaper: bool,
     no_sync: bool,
     shutdown_timeout_seconds: float | None,
@@ -107,6 +109,7 @@ def worker(
         config=config,
         queues=queues,
         is_draining=is_draining,
+        is_preloading=is_preloading,
         with_reaper=not no_reaper,
         with_sync=not no_sync,
         health_address=health_address,

@@ -1,5 +1,6 @@
 """What each child does after its fork: its own signals, its own connection, its own loop."""
 
+import gc
 import logging
 import os
 import signal
@@ -8,8 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runledger.core.errors import InvalidConfiguration
 from runledger.runtime.app import load_catalog
-from runledger.runtime.children import unblock_signals
+from runledger.runtime.children import count_threads, unblock_signals
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.health import Health
 from runledger.runtime.interrupts import Interrupts
@@ -48,6 +50,18 @@ class Host:
 
 def _link(host: Host, role: str) -> DatabaseLink:
     return DatabaseLink(host.database_url, host.schema, role, timeout_seconds=host.config.database_timeout_seconds)
+
+
+def preload(app: str) -> None:
+    """The app is imported here, once, and workers share its memory. They run this code until the host starts anew.
+
+    Raises AppNotImportable; InvalidConfiguration when the import left threads behind, beside which nothing may fork.
+    """
+    load_catalog(app)
+    if count_threads() > 1:
+        raise InvalidConfiguration(f"{app!r} starts threads when it is imported; run without --preload")
+    gc.collect()
+    gc.freeze()
 
 
 def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:

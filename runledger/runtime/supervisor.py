@@ -20,7 +20,7 @@ from runledger.runtime.config import JobsConfig
 from runledger.runtime.fleet import HEALTH, KEEPER, REAPER, WORKER, Fleet
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
-from runledger.runtime.roles import Host
+from runledger.runtime.roles import Host, preload
 from runledger.runtime.signals import SignalQueue, wait_for
 from runledger.runtime.slots import SlotTable
 from runledger.runtime.systemd import ServiceManager
@@ -58,11 +58,13 @@ class Supervisor:
         with_reaper: bool = True,
         with_sync: bool = True,
         health_address: str | None = None,
+        is_preloading: bool = False,
         log_level: str = "info",
         log_format: str = "auto",
     ) -> None:
         self._config = JobsConfig.from_env() if config is None else config
         self._log = (log_level, log_format)
+        self._is_preloading = is_preloading
         table = SlotTable(self._config.max_global_concurrency)
         wakes = [_pipe() for _ in table.slots]
         obituaries_read, obituaries_write = _pipe()
@@ -94,6 +96,8 @@ class Supervisor:
     def run_until_shutdown(self) -> int:
         """Returns when every child has ended; answers with the exit status. Call it in the main thread."""
         configure_logs(*self._log)
+        if self._is_preloading:
+            preload(self._host.app)
         watched = (*_ON_SIGNAL, signal.SIGCHLD)
         before = {number: signal.getsignal(number) for number in watched}
         signals = SignalQueue(watched)

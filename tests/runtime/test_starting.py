@@ -148,3 +148,19 @@ def test_a_stop_request_at_any_moment_of_the_start_ends_everything(desk: Desk, s
     assert "Traceback" not in forker.log, forker.log
     assert desk.leases() == 0
     assert sum(one["status"] == 0 for one in ends) > tries / 2, "hardly any try reached the start; it proves nothing"
+
+
+def test_a_preloaded_app_is_imported_once_and_serves_every_worker(desk: Desk, start_host: StartHost) -> None:
+    job_ids = desk.enqueue("noop", count=5)
+    host = start_host(is_preloading=True, is_draining=True)
+
+    assert host.wait() == 0
+    assert desk.successes_per_job() == dict.fromkeys(job_ids, 1)
+
+
+def test_an_app_that_starts_threads_is_not_preloaded(start_host: StartHost) -> None:
+    host = start_host(app="starts_thread_on_import:catalog", is_preloading=True)
+
+    assert host.wait() != 0
+    assert "starts threads when it is imported" in host.log
+    assert host.living() == []
