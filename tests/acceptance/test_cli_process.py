@@ -173,13 +173,24 @@ def test_an_interrupt_ends_with_130(shop_url: str) -> None:
     job_id = enqueued(shop_url, "mail.receipt")
     environment = clean_environment(DATABASE_URL=f"{shop_url}")
     command = command_of("enqueue", "mail.receipt", "--key", job_id, "--wait")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=_listen_to_interrupts
+    )
+    try:
         assert process.stderr is not None
         while b"waiting" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert b"Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _listen_to_interrupts() -> None:
+    """A run in the background may have been started with interrupts ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_defect_is_one_line_and_its_traceback_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
