@@ -30,17 +30,21 @@ from runledger.core.errors import (
     InternalError,
     InvalidCheckpoint,
     InvalidConfiguration,
+    InvalidCron,
     InvalidDatabaseUrl,
     InvalidDefinition,
     InvalidHandler,
     InvalidIdentifier,
+    InvalidJitter,
     InvalidLeaseDuration,
     InvalidOutput,
     InvalidPagination,
     InvalidPayload,
     InvalidProgress,
     InvalidRequest,
+    InvalidScheduleName,
     InvalidStateTransition,
+    InvalidTimezone,
     JobNotFound,
     LeaseLost,
     LockNotAvailable,
@@ -52,6 +56,8 @@ from runledger.core.errors import (
     RequestSnapshotMissing,
     RequiredFieldMissing,
     RunledgerError,
+    ScheduleDefinitionNotFoundOrDisabled,
+    ScheduleNotFound,
     SchemaAhead,
     SchemaBehind,
     SchemaChanged,
@@ -74,13 +80,15 @@ from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, Jo
 from runledger.core.handlers import DeadLetterInfo, JobHandler
 from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
 from runledger.core.requests import JobRequest
-from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, Outcome
+from runledger.core.schedules import JobSchedule, ScheduleRequest, ScheduleSync
+from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, MissedPolicy, Outcome, OverlapPolicy
 
 if TYPE_CHECKING:
     from runledger.catalog import JobCatalog
     from runledger.database.ledger import Ledger
     from runledger.database.migrate import ensure_schema_compatible, migrate
     from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
+    from runledger.postgres.firing import trigger_job_schedule
     from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
     from runledger.postgres.reads import (
         get_job,
@@ -89,6 +97,13 @@ if TYPE_CHECKING:
         list_job_events,
         list_job_logs,
         list_jobs,
+    )
+    from runledger.postgres.schedule_reads import get_job_schedule, list_job_schedules
+    from runledger.postgres.schedules import (
+        delete_job_schedule,
+        set_job_schedule_active,
+        set_job_schedule_next_fire_at,
+        upsert_job_schedule,
     )
     from runledger.runtime.config import JobsConfig
     from runledger.runtime.supervisor import Supervisor
@@ -111,6 +126,13 @@ else:
         "list_job_events": "runledger.postgres.reads",
         "list_job_logs": "runledger.postgres.reads",
         "list_jobs": "runledger.postgres.reads",
+        "get_job_schedule": "runledger.postgres.schedule_reads",
+        "list_job_schedules": "runledger.postgres.schedule_reads",
+        "delete_job_schedule": "runledger.postgres.schedules",
+        "set_job_schedule_active": "runledger.postgres.schedules",
+        "set_job_schedule_next_fire_at": "runledger.postgres.schedules",
+        "upsert_job_schedule": "runledger.postgres.schedules",
+        "trigger_job_schedule": "runledger.postgres.firing",
         "JobsConfig": "runledger.runtime.config",
         "Supervisor": "runledger.runtime.supervisor",
     }
@@ -171,6 +193,19 @@ __all__ = [
     "JobLog",
     "DeadLetter",
     "JsonValue",
+    # schedules
+    "ScheduleRequest",
+    "JobSchedule",
+    "ScheduleSync",
+    "MissedPolicy",
+    "OverlapPolicy",
+    "upsert_job_schedule",
+    "set_job_schedule_active",
+    "set_job_schedule_next_fire_at",
+    "delete_job_schedule",
+    "trigger_job_schedule",
+    "get_job_schedule",
+    "list_job_schedules",
     # states
     "JobStatus",
     "JobStage",
@@ -206,6 +241,11 @@ __all__ = [
     "DuplicateJobType",
     "InvalidHandler",
     "InvalidDefinition",
+    "InvalidScheduleName",
+    "InvalidCron",
+    "InvalidJitter",
+    "InvalidTimezone",
+    "ScheduleDefinitionNotFoundOrDisabled",
     "DefinitionNotFoundOrDisabled",
     "UnsupportedIsolation",
     "TransactionRequired",
@@ -221,6 +261,7 @@ __all__ = [
     "StateChangedConcurrently",
     "JobNotFound",
     "DefinitionNotFound",
+    "ScheduleNotFound",
     "LeaseLost",
     "StoredValueInvalid",
     # errors: what the database may answer

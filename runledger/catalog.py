@@ -1,8 +1,13 @@
 """The catalog as applications meet it: the rules of ``core`` plus what it does with a database."""
 
+from collections.abc import Sequence
+
 from runledger.core.catalog import JobCatalog as Catalog
+from runledger.core.schedules import ScheduleSync
 from runledger.postgres.connection import AnyConnection
 from runledger.postgres.definitions import sync_definitions
+from runledger.postgres.schedule_reads import schedule_names_of
+from runledger.postgres.schedules import sync_schedules, sync_schedules_exact
 
 
 class JobCatalog(Catalog):
@@ -16,3 +21,21 @@ class JobCatalog(Catalog):
         the changed rows by job type.
         """
         return sync_definitions(connection, self.definitions)
+
+    def sync_schedules(self, connection: AnyConnection) -> tuple[str, ...]:
+        """Every schedule is stored, after the definitions have been; the answer names those that are new or changed.
+
+        Additive: stored schedules that the catalog lacks stay, and one that an operator paused stays so. Locks the
+        rows by name. Raises ScheduleDefinitionNotFoundOrDisabled for a job type without a stored definition.
+        """
+        return sync_schedules(connection, self.schedules)
+
+    def sync_schedules_exact(self, connection: AnyConnection, scope: Sequence[str] | None = None) -> ScheduleSync:
+        """The same, but each schedule is active or not as the catalog says, and those named in ``scope`` that the
+        catalog lacks are paused. Without a scope: those of the catalog's job types, whatever their names."""
+        if scope is None:
+            names = {*schedule_names_of(connection, self.job_types), *(one.name for one in self.schedules)}
+            if not names:
+                return ScheduleSync()
+            scope = sorted(names)
+        return sync_schedules_exact(connection, self.schedules, scope=scope)

@@ -1,4 +1,5 @@
 -- Schedules and runtime configs: what operators set, and what the scheduler and handlers read.
+-- A slot is a moment that cron names; next_fire_at is that slot with jitter, or the next try of one that was put off.
 
 CREATE TYPE schedule_missed_policy AS ENUM ('ONE', 'SKIP', 'ALL');
 CREATE TYPE schedule_overlap_policy AS ENUM ('ALLOW', 'SKIP');
@@ -15,8 +16,10 @@ CREATE TABLE job_schedules (
     overlap schedule_overlap_policy NOT NULL DEFAULT 'ALLOW',
     max_jitter_seconds integer NOT NULL DEFAULT 0,
     is_active boolean NOT NULL DEFAULT true,
+    next_slot_at timestamptz NOT NULL,
     next_fire_at timestamptz NOT NULL,
     last_fired_at timestamptz,
+    last_job_id uuid,
     last_error_code text,
     last_error_message text,
     created_by_user_id uuid,

@@ -9,6 +9,8 @@ CREATE TYPE workflow_step_status AS ENUM (
 CREATE TYPE workflow_step_kind AS ENUM ('JOB', 'EXTERNAL');
 CREATE TYPE workflow_release_mode AS ENUM ('ON_TERMINAL', 'ON_SUCCESS');
 
+-- The status of a run follows from its counts, which every statement that moves steps keeps in step with them, under
+-- the lock of this row. The result is the output of the result step, and stands nowhere else.
 CREATE TABLE workflow_runs (
     id uuid PRIMARY KEY DEFAULT uuidv7(),
     workflow_type text NOT NULL,
@@ -18,7 +20,11 @@ CREATE TABLE workflow_runs (
     idempotency_key text,
     enqueue_request jsonb,
     result_step_key text,
-    result jsonb,
+    step_count integer NOT NULL DEFAULT 0,
+    unfinished_count integer NOT NULL DEFAULT 0,
+    enqueued_count integer NOT NULL DEFAULT 0,
+    waiting_count integer NOT NULL DEFAULT 0,
+    failed_count integer NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     status_reason text,
@@ -28,6 +34,10 @@ CREATE TABLE workflow_runs (
     CONSTRAINT ck_workflow_runs_idempotency_key_not_blank CHECK (length(btrim(idempotency_key)) > 0),
     CONSTRAINT ck_workflow_runs_idempotency_enqueue_request
         CHECK (idempotency_key IS NULL OR enqueue_request IS NOT NULL),
+    CONSTRAINT ck_workflow_runs_counts
+        CHECK (enqueued_count >= 0 AND waiting_count >= 0 AND failed_count >= 0
+               AND enqueued_count + waiting_count <= unfinished_count
+               AND unfinished_count + failed_count <= step_count),
     CONSTRAINT ck_workflow_runs_final
         CHECK ((status IN ('SUCCEEDED', 'COMPLETED_WITH_ERRORS', 'CANCELED')) = (finished_at IS NOT NULL))
 ) WITH (fillfactor = 70);
@@ -39,6 +49,8 @@ CREATE UNIQUE INDEX uq_workflow_runs_type_idempotency_global ON workflow_runs (w
     WHERE idempotency_key IS NOT NULL AND organization_id IS NULL;
 CREATE INDEX idx_workflow_runs_type_id ON workflow_runs (workflow_type, id);
 
+-- payload_parts is a payload with holes for outputs: an array of texts and {step, path}, filled when the step is
+-- released. Output and error of a job step are its job's; the columns here are for gates and for steps without a job.
 CREATE TABLE workflow_steps (
     id uuid PRIMARY KEY DEFAULT uuidv7(),
     workflow_run_id uuid NOT NULL REFERENCES workflow_runs (id) ON DELETE CASCADE,
@@ -48,6 +60,7 @@ CREATE TABLE workflow_steps (
     job_type text,
     organization_id uuid,
     payload jsonb NOT NULL DEFAULT '{}',
+    payload_parts jsonb,
     priority integer,
     max_attempts integer,
     timeout_seconds integer,

@@ -43,8 +43,9 @@ def _queues(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 @click.option("--queues", metavar="A,B", callback=_queues, help="Serve only these queues.  [default: all]")
 @click.option("--drain", "is_draining", is_flag=True, help="Exit when no job is due, running or waiting for a retry.")
 @click.option("--preload", "is_preloading", is_flag=True, help="Import the app once; workers share its memory.")
+@click.option("--no-scheduler", is_flag=True, help="Leave the firing of schedules to others, as with --drain.")
 @click.option("--no-reaper", is_flag=True, help="Leave the recovery of lapsed leases to other hosts.")
-@click.option("--no-sync", is_flag=True, help="Do not store the definitions of the catalog at the start.")
+@click.option("--no-sync", is_flag=True, help="Do not store the definitions and schedules of the catalog at the start.")
 @_setting("--shutdown-timeout", "shutdown_timeout_seconds", kind=DURATION, default="30s")
 @_setting("--max-jobs-per-process", "max_jobs_per_process", kind=click.INT)
 @_setting("--max-memory", "max_memory_mb", kind=click.INT)
@@ -66,6 +67,7 @@ def worker(
     queues: tuple[str, ...] | None,
     is_draining: bool,
     is_preloading: bool,
+    no_scheduler: bool,
     no_reaper: bool,
     no_sync: bool,
     shutdown_timeout_seconds: float | None,
@@ -111,6 +113,7 @@ def worker(
         is_draining=is_draining,
         is_preloading=is_preloading,
         with_reaper=not no_reaper,
+        with_scheduler=not no_scheduler,
         with_sync=not no_sync,
         health_address=health_address,
         log_level=session.process_log_level,

@@ -1,4 +1,4 @@
-"""The catalog: which job types a program has, with what settings, and which function runs each.
+"""The catalog: which job types a program has, with what settings, which function runs each, and what is scheduled.
 
 Whatever is wrong with a registration raises where it is written, at import, and not when the first job arrives.
 """
@@ -10,17 +10,25 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
-from runledger.core.definitions import DEFAULT_QUEUE, JobDefinition, RetryPolicy, check_definition, check_retry_delay
+from runledger.core.definitions import (
+    DEFAULT_QUEUE,
+    HOOK_SUFFIX,
+    JobDefinition,
+    RetryPolicy,
+    check_definition,
+    check_retry_delay,
+)
 from runledger.core.errors import (
     DisabledJobType,
     DuplicateJobType,
     InvalidDefinition,
     InvalidHandler,
+    InvalidPayload,
+    InvalidScheduleName,
     UnknownJobType,
 )
 from runledger.core.gate import IDENTIFIER_LIMIT, check_identifier
 from runledger.core.handlers import (
-    HOOK_SUFFIX,
     DeadLetterHook,
     HandlerFunction,
     JobHandler,
@@ -30,7 +38,10 @@ from runledger.core.handlers import (
 )
 from runledger.core.payloads import payload_type_of
 from runledger.core.requests import JobRequest
-from runledger.core.states import JobStage
+from runledger.core.schedules import ScheduleRequest, encode_schedule
+from runledger.core.states import JobStage, MissedPolicy, OverlapPolicy
+from runledger.core.templates import has_holes
+from runledger.core.workflow_builder import WorkflowDagBuilder
 
 Function = TypeVar("Function", bound=HandlerFunction)
 
@@ -61,6 +72,7 @@ class JobCatalog:
         )
         self._handlers: dict[str, RegisteredHandler] = {}
         self._types_by_source: dict[Hashable, list[str]] = {}
+        self._schedules: dict[str, ScheduleRequest] = {}
 
     def job(
         self,
@@ -143,6 +155,52 @@ class JobCatalog:
         policy = replace(handler.definition.retry, overrides=MappingProxyType(overrides))
         self._handlers[job_type] = replace(handler, definition=replace(handler.definition, retry=policy))
 
+    def schedule(
+        self,
+        name: str,
+        *,
+        cron: str,
+        job_type: str,
+        payload: Any = None,
+        timezone: str = "UTC",
+        jitter_seconds: int = 0,
+        missed: MissedPolicy | str = MissedPolicy.ONE,
+        overlap: OverlapPolicy | str = OverlapPolicy.ALLOW,
+        organization_id: UUID | str | None = None,
+        is_active: bool = True,
+    ) -> ScheduleRequest:
+        """Jobs of ``job_type`` are enqueued at the times that ``cron`` names, once the schedule is stored.
+
+        Everything is checked at once: raises UnknownJobType, DisabledJobType, InvalidPayload and what
+        ``encode_schedule`` raises; InvalidScheduleName also for a name that the catalog has already.
+        """
+        handler = self._enabled_handler(job_type)
+        template = handler.payload_type.to_json({} if payload is None else payload)
+        if not handler.payload_type.is_plain and not isinstance(template, dict):
+            raise InvalidPayload("the payload of a schedule must be an object where the handler declares a type")
+        request = ScheduleRequest(
+            name,
+            cron=cron,
+            job_type=job_type,
+            payload=template,
+            timezone=timezone,
+            jitter_seconds=jitter_seconds,
+            missed=missed,
+            overlap=overlap,
+            organization_id=organization_id,
+            is_active=is_active,
+        )
+        known_as = encode_schedule(request).name
+        if known_as in self._schedules:
+            raise InvalidScheduleName(f"the catalog already has a schedule {known_as!r}")
+        self._schedules[known_as] = request
+        return request
+
+    @property
+    def schedules(self) -> tuple[ScheduleRequest, ...]:
+        """Every schedule, by name."""
+        return tuple(self._schedules[name] for name in sorted(self._schedules))
+
     def request(
         self,
         job: str | HandlerFunction | JobHandler,
@@ -164,9 +222,7 @@ class JobCatalog:
 
         Raises UnknownJobType, DisabledJobType or InvalidPayload. The options are checked when it is enqueued.
         """
-        handler = self.handler(job if isinstance(job, str) else self._type_of(job))
-        if not handler.definition.is_enabled:
-            raise DisabledJobType(f"job type {handler.job_type} is disabled in the catalog")
+        handler = self._enabled_handler(job)
         return JobRequest(
             handler.job_type,
             handler.payload_type.to_json({} if payload is None else payload),
@@ -183,12 +239,33 @@ class JobCatalog:
             tags=tags,
         )
 
+    def workflow(
+        self, workflow_type: str, *, metadata: Any = None, organization_id: UUID | str | None = None
+    ) -> WorkflowDagBuilder:
+        """A builder whose steps are checked against this catalog as they are added: the job type, named or by its
+        handler, and its payload, unless that waits for outputs. Its ``job`` raises as ``request`` does."""
+        return WorkflowDagBuilder(
+            workflow_type, metadata=metadata, organization_id=organization_id, resolve_job=self._step_job
+        )
+
+    def _step_job(self, job: Any, payload: Any) -> tuple[str, Any]:
+        handler = self._enabled_handler(job)
+        if not has_holes(payload):
+            payload = handler.payload_type.to_json({} if payload is None else payload)
+        return handler.job_type, payload
+
     def handler(self, job_type: str) -> RegisteredHandler:
         """What runs this type, also while it is disabled: queued work is still served. Raises UnknownJobType."""
         try:
             return self._handlers[job_type]
         except (KeyError, TypeError):
             raise UnknownJobType("the catalog has no job of this type", hint="job types: " + self._names()) from None
+
+    def _enabled_handler(self, job: str | HandlerFunction | JobHandler) -> RegisteredHandler:
+        handler = self.handler(job if isinstance(job, str) else self._type_of(job))
+        if not handler.definition.is_enabled:
+            raise DisabledJobType(f"job type {handler.job_type} is disabled in the catalog")
+        return handler
 
     @property
     def job_types(self) -> tuple[str, ...]:

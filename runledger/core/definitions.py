@@ -18,6 +18,7 @@ from runledger.core.limits import (
 )
 
 DEFAULT_QUEUE = "default"
+HOOK_SUFFIX = ".on_dead_letter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class JobDefinition:
 
 def dead_letter_hook_type(job_type: str) -> str:
     """The job type under which the dead-letter hook of ``job_type`` runs, as a durable job of its own."""
-    return f"{job_type}.on_dead_letter"
+    return f"{job_type}{HOOK_SUFFIX}"
 
 
 def check_definition(definition: JobDefinition) -> JobDefinition:

@@ -147,10 +147,40 @@ class InvalidDefinition(ValidationError):
     code = "catalog.invalid_definition"
 
 
+class InvalidScheduleName(ValidationError):
+    """The name of a schedule is empty, padded, too long or not printable."""
+
+    code = "job_schedule.invalid_name"
+
+
+class InvalidCron(ValidationError):
+    """The cron expression does not parse, is outside the accepted grammar, or never fires twice."""
+
+    code = "job_schedule.invalid_cron"
+
+
+class InvalidJitter(ValidationError):
+    """The jitter of a schedule is not a whole number of seconds from 0 to 86,400."""
+
+    code = "job_schedule.invalid_jitter"
+
+
+class InvalidTimezone(ValidationError):
+    """The time zone of a schedule is not an IANA name that is known on this machine."""
+
+    code = "job_schedule.invalid_timezone"
+
+
 class DefinitionNotFoundOrDisabled(ValidationError):
     """No enabled definition of this job type is stored: it was never synchronised, or somebody disabled it."""
 
     code = "job.definition_not_found_or_disabled"
+
+
+class ScheduleDefinitionNotFoundOrDisabled(DefinitionNotFoundOrDisabled):
+    """A schedule cannot fire: its job type has no stored definition, or somebody disabled it."""
+
+    code = "job_schedule.definition_not_found_or_disabled"
 
 
 class UnsupportedIsolation(ValidationError):
@@ -233,6 +263,10 @@ class JobNotFound(NotFoundError):
 
 class DefinitionNotFound(NotFoundError):
     code = "job.definition_not_found"
+
+
+class ScheduleNotFound(NotFoundError):
+    code = "job_schedule.not_found"
 
 
 class LeaseLost(ForbiddenError):

@@ -11,13 +11,12 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from runledger.core.context import JobContext
-from runledger.core.definitions import JobDefinition
+from runledger.core.definitions import JobDefinition, dead_letter_hook_type
 from runledger.core.errors import InvalidHandler, InvalidPayload
 from runledger.core.failures import DeadLetterReason
 from runledger.core.jobs import JsonValue
 from runledger.core.payloads import PLAIN_PAYLOAD, PayloadType
 
-HOOK_SUFFIX: Final = ".on_dead_letter"
 HOOK_MAX_ATTEMPTS: Final = 5
 
 
@@ -59,11 +58,6 @@ class RegisteredHandler:
     payload_type: PayloadType
     definition: JobDefinition
     on_dead_letter: DeadLetterHook | None = None
-
-
-def dead_letter_hook_type(job_type: str) -> str:
-    """The internal job type under which the hook of ``job_type`` runs."""
-    return f"{job_type}{HOOK_SUFFIX}"
 
 
 def hook_handler(handler: RegisteredHandler, hook: DeadLetterHook) -> RegisteredHandler:

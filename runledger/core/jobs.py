@@ -60,6 +60,8 @@ class ClaimedJob:
     workflow_run_id: str | None
     step_key: str | None
     is_expired: bool
+    inputs: str | None = None
+    """JSON text of an object: the outputs of the prerequisites by step key, for a job of a workflow run."""
 
     def lease(self, worker_id: str) -> Lease:
         return Lease(self.job_id, self.lease_token, self.job_type, self.run_number, self.attempt, worker_id)

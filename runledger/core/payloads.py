@@ -16,6 +16,9 @@ from runledger.core.jobs import JsonValue
 from runledger.core.models import model_shape
 from runledger.core.shapes import Shape
 
+ORIGIN_KEY: Final = "_schedule"
+"""Where the payload of a fired job says which schedule fired it, and for which slot."""
+
 _PLAIN_ANNOTATIONS: Final = (inspect.Parameter.empty, Any, None, type(None), dict, object)
 _PLAIN_KINDS: Final = frozenset({dict, list, tuple, str, int, float, bool})
 
@@ -43,9 +46,11 @@ class PayloadType:
         return written
 
     def from_json(self, value: JsonValue) -> Any:
-        """The instance that the handler gets. Raises InvalidPayload with the path."""
+        """The instance that the handler gets, without what a scheduler added. Raises InvalidPayload with the path."""
         if self.shape is PLAIN:
             return value
+        if isinstance(value, dict) and ORIGIN_KEY in value:
+            value = {key: item for key, item in value.items() if key != ORIGIN_KEY}
         try:
             return self.shape.read(value, "payload")
         except RecursionError:

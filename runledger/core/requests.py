@@ -84,7 +84,7 @@ def encode_request(request: JobRequest) -> EncodedRequest:
     encoded = EncodedRequest(
         check_identifier(request.job_type, field="job_type"),
         "{}" if request.payload is None else encode_json(plain_payload(request.payload), error=InvalidPayload),
-        None if request.organization_id is None else _organization(request.organization_id),
+        None if request.organization_id is None else check_organization(request.organization_id),
         _integer(request.priority, "priority", MIN_INT32, MAX_INT32),
         _integer(request.max_attempts, "max_attempts", 1, MAX_ATTEMPTS),
         _integer(request.timeout_seconds, "timeout_seconds", 1, MAX_TIMEOUT_SECONDS),
@@ -127,7 +127,8 @@ def _integer(value: object, field: str, low: int, high: int) -> int | None:
     return None if value is None else check_integer(value, field=field, low=low, high=high)
 
 
-def _organization(value: object) -> str:
+def check_organization(value: object) -> str:
+    """The UUID as canonical text. Raises InvalidRequest."""
     if type(value) is UUID:
         return str(value)
     text = str(value).lower() if isinstance(value, str | UUID) else ""

@@ -3,9 +3,11 @@
 Made for every job on the hottest path, so these are slotted and not frozen.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runledger.core.failures import DeadLetter, Failure, Retry
 from runledger.core.states import JobStatus, Outcome
 
 
@@ -20,7 +22,8 @@ class LeaseCheck(StrEnum):
 
 @dataclass(slots=True)
 class Succeeded:
-    """An attempt whose handler returned. ``output`` is JSON text; times are seconds before the settle is sent."""
+    """An attempt whose handler returned. ``output`` is JSON text; times are seconds before the settle is sent; a job of
+    a workflow run names its run, which is locked first."""
 
     job_id: str
     lease_token: int
@@ -29,6 +32,7 @@ class Succeeded:
     finished_ago: float = 0.0
     cpu_ms: int | None = None
     max_rss_kb: int | None = None
+    workflow_run_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -58,3 +62,44 @@ class Ended:
     finished_ago: float = 0.0
     cpu_ms: int | None = None
     max_rss_kb: int | None = None
+    workflow_run_id: str | None = None
+
+
+def failed_end(
+    job_id: str,
+    lease_token: int,
+    failure: Failure,
+    decision: Retry | DeadLetter,
+    *,
+    workflow_run_id: str | None = None,
+) -> Ended:
+    """The end of a failed attempt as it was decided: the same for worker, keeper and reaper."""
+    end = Ended(
+        job_id,
+        lease_token,
+        failure.outcome,
+        status_reason=failure.outcome.value,
+        error_code=failure.code,
+        error_message=failure.message,
+        traceback=failure.traceback,
+        exit_signal=failure.exit_signal,
+        workflow_run_id=workflow_run_id,
+    )
+    if isinstance(decision, DeadLetter):
+        end.final_status = JobStatus.DEAD_LETTERED
+        end.status_reason = decision.reason.value
+    else:
+        end.retry_seconds = decision.delay_seconds
+    return end
+
+
+def runs_to_lock(ends: Iterable[Succeeded | Ended]) -> list[str]:
+    """The workflow runs whose rows must be locked before these ends are written, in the order of their ids: those of
+    jobs that end for good. Empty for plain jobs."""
+    return sorted(
+        {
+            end.workflow_run_id
+            for end in ends
+            if end.workflow_run_id is not None and (isinstance(end, Succeeded) or end.final_status is not None)
+        }
+    )

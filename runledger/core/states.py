@@ -71,12 +71,31 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
+class MissedPolicy(StrEnum):
+    """What becomes of the slots of a schedule that nobody fired in time."""
+
+    ONE = "ONE"
+    SKIP = "SKIP"
+    ALL = "ALL"
+
+
+class OverlapPolicy(StrEnum):
+    """Whether a schedule fires while the job of its last firing has not ended."""
+
+    ALLOW = "ALLOW"
+    SKIP = "SKIP"
+
+
 class WorkflowRunStatus(StrEnum):
     RUNNING = "RUNNING"
     WAITING_FOR_EXTERNAL = "WAITING_FOR_EXTERNAL"
     SUCCEEDED = "SUCCEEDED"
     COMPLETED_WITH_ERRORS = "COMPLETED_WITH_ERRORS"
     CANCELED = "CANCELED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_RUN_STATUSES
 
 
 class WorkflowStepStatus(StrEnum):
@@ -89,6 +108,10 @@ class WorkflowStepStatus(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_STEP_STATUSES
 
 
 class StepKind(StrEnum):
@@ -147,6 +170,7 @@ STEP_TRANSITIONS: dict[str, Transition] = {
     "open_gate":     Transition((_B,),        _W,                            (), "the same, for a step that waits for the outside world"),
     "succeed":       Transition((_Q,),        WorkflowStepStatus.SUCCEEDED,  (), "its job succeeded"),
     "fail":          Transition((_Q,),        WorkflowStepStatus.FAILED,     (), "its job was dead-lettered"),
+    "lack_input":    Transition((_B,),        WorkflowStepStatus.FAILED,     (), "its payload takes an output that is not there"),
     "pass_gate":     Transition((_W,),        WorkflowStepStatus.SUCCEEDED,  (), "the outside world said yes"),
     "fail_gate":     Transition((_W,),        WorkflowStepStatus.FAILED,     (), "the outside world said no"),
     "cancel":        Transition((_B, _W, _Q), WorkflowStepStatus.CANCELED,   (), "the run was cancelled, or an edge can never be satisfied"),

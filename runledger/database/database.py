@@ -18,7 +18,7 @@ from runledger.postgres.violations import error_for
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 CONNECTION_MAX_AGE_SECONDS = 1_800.0
-_PINNED_PLANS = "; ".join(
+_SESSION = "; ".join(
     f"SET {setting}"
     for setting in (
         "plan_cache_mode = force_generic_plan",
@@ -27,11 +27,14 @@ _PINNED_PLANS = "; ".join(
         "enable_hashjoin = off",
         "enable_mergejoin = off",
         "jit = off",
+        "lock_timeout = '1s'",
     )
 )
 """The statements of the processes know their rows by key, so the right plan walks indexes, however full the tables are.
 A plan that the server chose while the queue was empty reads it whole behind 50,000 jobs (65 ms); a fresh plan for each
-call costs more than the call (0.7 against 0.25 ms for an idle look). Saying so once gives the good plan for nothing."""
+call costs more than the call (0.7 against 0.25 ms for an idle look). Saying so once gives the good plan for nothing.
+
+No wait for a lock is longer than a second: whatever holds one, a worker has other jobs to settle."""
 
 ONLY_ON_REQUEST = 2**31
 """Executions of a statement after which the driver would prepare it by itself: never."""
@@ -121,7 +124,7 @@ def connect(conninfo: str, target: str) -> psycopg.Connection[Any]:
     try:
         driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
         if _is_direct(driver):
-            driver.execute(_PINNED_PLANS)
+            driver.execute(_SESSION)
             driver.prepare_threshold = 0
     except psycopg.Error as error:
         translated = error_for(error)

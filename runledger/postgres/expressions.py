@@ -55,12 +55,9 @@ def new_id() -> ColumnElement[Any]:
     return literal_column(f"{tables.SCHEMA}.uuidv7()")
 
 
-def rows_of(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:
+def rows_of(name: str, /, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:
     """Arrays of equal length, one parameter for each column, as the rows of a table; ``ordinal`` counts from 1."""
-    arrays = [
-        parameter(f"{column}s", ARRAY(type_ if isinstance(type_, type) else type(type_)))
-        for column, type_ in columns.items()
-    ]
+    arrays = [parameter(f"{column}s", ARRAY(type_)) for column, type_ in columns.items()]
     return func.unnest(*arrays).table_valued(*columns, with_ordinality="ordinal").render_derived(name=name)
 
 

@@ -9,13 +9,29 @@ from runledger.postgres.statements import Statement
 _REAPER = 0x72656170
 """Spells ``reap``; the second key is the schema, so that two ledgers in one database do not meet."""
 
-TRY_LOCK_REAPER = Statement(
-    "try_lock_reaper",
-    select(func.pg_try_advisory_xact_lock(literal_column(str(_REAPER)), func.hashtext(parameter("schema", Text)))),
-)
+_SCHEDULER = 0x66697265
+"""Spells ``fire``."""
+
+
+def _try_lock(name: str, key: int) -> Statement:
+    schema_key = func.hashtext(parameter("schema", Text))
+    return Statement(name, select(func.pg_try_advisory_xact_lock(literal_column(str(key)), schema_key)))
+
+
+TRY_LOCK_REAPER = _try_lock("try_lock_reaper", _REAPER)
+TRY_LOCK_SCHEDULER = _try_lock("try_lock_scheduler", _SCHEDULER)
 
 
 def try_lock_reaper(connection: AnyConnection) -> bool:
     """Whether this transaction is now the only one that reaps in this schema; never waits."""
+    return _has_locked(connection, TRY_LOCK_REAPER)
+
+
+def try_lock_scheduler(connection: AnyConnection) -> bool:
+    """Whether this transaction is now the only one that fires schedules in this schema; never waits."""
+    return _has_locked(connection, TRY_LOCK_SCHEDULER)
+
+
+def _has_locked(connection: AnyConnection, statement: Statement) -> bool:
     ledger = borrow(connection)
-    return bool(ledger.fetch(TRY_LOCK_REAPER, {"schema": ledger.schema})[0][0])
+    return bool(ledger.fetch(statement, {"schema": ledger.schema})[0][0])

@@ -10,12 +10,16 @@ from runledger.core import errors
 from runledger.core.gate import REASON_LIMIT, clean_text
 from runledger.core.jobs import Scope
 from runledger.core.limits import check_time
-from runledger.core.states import JOB_TRANSITIONS, JobEventType, JobStatus, Outcome
+from runledger.core.states import JOB_TRANSITIONS, JobEventType, JobStatus
+from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation
 from runledger.postgres import tables
+from runledger.postgres.cancellation import canceled
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.expressions import CLOCK, ONE, ZERO, as_text, constant, literal, parameter
 from runledger.postgres.statements import Parameters, Statement
-from runledger.postgres.tables import job_attempts, job_events, job_leases, job_queue, job_ready, job_scheduled, jobs
+from runledger.postgres.tables import job_events, job_leases, job_queue, job_ready, job_scheduled, jobs
+from runledger.postgres.workflow_locks import lock_runs
+from runledger.postgres.workflow_steps import advance_after_jobs
 
 TRIES = 10
 """How often an operation looks again when the job moved from one place to another under its eyes."""
@@ -34,119 +38,25 @@ _reason = parameter("reason", Text)
 _actor = parameter("actor", Text)
 
 
-def _left(name: str, place: Any) -> Any:
-    return (
-        delete(place)
-        .where(place.c.job_id == select(_record.id).where(_record.id == _job_id).where(_IN_SCOPE).scalar_subquery())
-        .returning(*place.c)
-        .cte(name)
-    )
+def _left(name: str, place: Any, condition: Any = None) -> Any:
+    chosen = select(_record.id).where(_record.id == _job_id).where(_IN_SCOPE)
+    if condition is not None:
+        chosen = chosen.where(condition)
+    return delete(place).where(place.c.job_id == chosen.scalar_subquery()).returning(*place.c).cte(name)
 
 
-_ready, _scheduled, _leased = _left("ready", job_ready), _left("scheduled", job_scheduled), _left("leased", job_leases)
-_of_lease = (
-    job_leases.c.lease_token,
-    job_leases.c.lease_expires_at,
-    job_leases.c.checkpoint,
-    job_leases.c.progress_done,
-    job_leases.c.progress_total,
+_IN_LOCKED_RUN = _record.workflow_run_id.is_not_distinct_from(parameter("locked_run_id", Uuid))
+_ready, _scheduled, _leased = (
+    _left(name, place, _IN_LOCKED_RUN)
+    for name, place in (("ready", job_ready), ("scheduled", job_scheduled), ("leased", job_leases))
 )
-
-
-def _waiting(place: Any) -> Any:
-    nothing = (null().cast(column.type).label(column.name) for column in _of_lease)
-    return select(place.c.job_id, place.c.run_number, place.c.attempt, *nothing)
-
-
-_taken = (
-    _waiting(_ready)
-    .union_all(
-        _waiting(_scheduled),
-        select(
-            _leased.c.job_id,
-            _leased.c.run_number,
-            _leased.c.attempt,
-            *(_leased.c[column.name] for column in _of_lease),
-        ),
-    )
-    .cte("taken")
-)
-_attempted = (
-    insert(job_attempts)
-    .from_select(
-        [
-            "job_id",
-            "lease_token",
-            "run_number",
-            "attempt",
-            "leased_at",
-            "finished_at",
-            "outcome",
-            "worker_id",
-            "error_code",
-            "error_message",
-        ],
-        select(
-            _leased.c.job_id,
-            _leased.c.lease_token,
-            _leased.c.run_number,
-            _leased.c.attempt,
-            _leased.c.leased_at,
-            CLOCK,
-            literal(Outcome.CANCELED, tables.job_outcome),
-            _leased.c.worker_id,
-            constant("job.canceled"),
-            _reason,
-        ),
-    )
-    .cte("attempted")
-)
-_completed = (
-    update(job_queue)
-    .where(_record.id == _taken.c.job_id)
-    .values(
-        final_status=literal(JobStatus.CANCELED, tables.job_status),
-        finished_at=CLOCK,
-        quiesces_at=_taken.c.lease_expires_at,
-        run_number=_taken.c.run_number,
-        attempt=_taken.c.attempt,
-        status_reason=func.coalesce(_reason, constant("CANCELED")),
-        checkpoint=func.coalesce(_taken.c.checkpoint, _record.checkpoint),
-        progress_done=func.coalesce(_taken.c.progress_done, _record.progress_done),
-        progress_total=func.coalesce(_taken.c.progress_total, _record.progress_total),
-    )
-    .cte("completed")
-)
-_told = (
-    insert(job_events)
-    .from_select(
-        ["job_id", "run_number", "attempt", "event_type", "actor", "reason", "detail"],
-        select(
-            _taken.c.job_id,
-            _taken.c.run_number,
-            func.nullif(_taken.c.attempt, ZERO),
-            literal(JobEventType.CANCELED, tables.job_event_type),
-            _actor,
-            _reason,
-            func.jsonb_strip_nulls(
-                func.jsonb_build_object(
-                    constant("lease_token"), _taken.c.lease_token, constant("quiesces_at"), _taken.c.lease_expires_at
-                )
-            ),
-        ),
-    )
-    .cte("told")
-)
-CANCEL_JOB = Statement(
-    "cancel_job",
-    select(as_text(_taken.c.job_id), _taken.c.lease_token).add_cte(_attempted, _completed, _told),
-)
+CANCEL_JOB = Statement("cancel_job", canceled(_ready, _scheduled, _leased))
 
 SELECT_STATE = Statement(
     "select_state_for_operation",
     select(
         as_text(jobs.c.status),
-        jobs.c.workflow_run_id.is_not(None),
+        as_text(jobs.c.workflow_run_id),
         func.coalesce(jobs.c.quiesces_at > CLOCK, constant("false").cast(Boolean)),
     )
     .select_from(jobs.join(job_queue, _record.id == jobs.c.id))
@@ -249,17 +159,25 @@ def cancel_job(
 ) -> None:
     """The job is CANCELED. A running attempt has lost its lease with the caller's commit and can write nothing more.
 
-    Locks the row that says where the job is, then its record. Raises JobNotFound (also for a job outside ``scope``)
-    or InvalidStateTransition when the job has already ended.
+    Locks the row that says where the job is, then its record; for a job of a workflow run the row of the run first, and
+    the run advances. Raises JobNotFound (also for a job outside ``scope``) or InvalidStateTransition when the job has
+    already ended; for a workflow job also TransactionRequired, TerminalCompletionUnsupportedIsolation and
+    WorkflowReleaseConflict.
     """
     ledger = borrow(connection)
     parameters = _parameters(job_id, scope, reason, actor)
+    run_id: str | None = None
     for _ in range(TRIES):
-        if ledger.fetch(CANCEL_JOB, parameters):
+        if ledger.fetch(CANCEL_JOB, parameters | {"locked_run_id": run_id}):
+            if run_id is not None:
+                advance_after_jobs(ledger, [parameters["job_id"]])
             return
-        status = _state(ledger, parameters)[0]
+        status, found_run_id, _is_running_out = _state(ledger, parameters)
         if status.is_final:
             raise errors.InvalidStateTransition(f"a job that is {status} cannot be cancelled")
+        if run_id is None and found_run_id is not None:
+            run_id = found_run_id
+            lock_runs(ledger, [run_id], unsupported=TerminalCompletionUnsupportedIsolation)
     raise errors.StateChangedConcurrently("the job moved during every try; try again")
 
 
@@ -277,8 +195,8 @@ def requeue_job(
     rows = ledger.fetch(REQUEUE_JOB, parameters)
     if rows:
         return int(rows[0][0])
-    status, is_workflow_job, is_running_out = _state(ledger, parameters)
-    if is_workflow_job:
+    status, run_id, is_running_out = _state(ledger, parameters)
+    if run_id is not None:
         raise errors.WorkflowRequeueNotSupported("a job of a workflow run is not requeued alone")
     if status not in JOB_TRANSITIONS["requeue"].sources:
         raise errors.InvalidStateTransition(f"a job that is {status} cannot be requeued")
@@ -328,7 +246,7 @@ def _parameters(job_id: UUID | str, scope: Scope, reason: str | None, actor: str
     }
 
 
-def _state(ledger: LedgerConnection, parameters: Parameters) -> tuple[JobStatus, bool, bool]:
+def _state(ledger: LedgerConnection, parameters: Parameters) -> tuple[JobStatus, str | None, bool]:
     rows = ledger.fetch(
         SELECT_STATE, {key: parameters[key] for key in ("job_id", "scope_kind", "scope_organization_id")}
     )

@@ -69,7 +69,8 @@ def _decoded(columns: _Columns, row: Row) -> Iterator[Any]:
     return (read(value) for (_, read), value in zip(columns, row, strict=True))
 
 
-def _in_scope(organization_id: ColumnElement[Any]) -> ColumnElement[bool]:
+def in_scope(organization_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a row of this organization lies in the scope that ``scoped`` gives as parameters."""
     kind = parameter("scope_kind", Text)
     return or_(
         kind == constant("any"),
@@ -116,12 +117,12 @@ _JOB: _Columns = (
 )
 SELECT_JOB = Statement(
     "select_job",
-    select(*_selected(_JOB)).where(_job.id == parameter("job_id", Uuid)).where(_in_scope(_job.organization_id)),
+    select(*_selected(_JOB)).where(_job.id == parameter("job_id", Uuid)).where(in_scope(_job.organization_id)),
 )
 LIST_JOBS = Statement(
     "list_jobs",
     select(*_selected(_JOB))
-    .where(_in_scope(_job.organization_id))
+    .where(in_scope(_job.organization_id))
     .where(or_(parameter("job_type", Text).is_(None), _job.job_type == parameter("job_type", Text)))
     .where(_matches(_job.status, "status"))
     .where(or_(parameter("before", Uuid).is_(None), _job.id < parameter("before", Uuid)))
@@ -153,7 +154,7 @@ LIST_ATTEMPTS = Statement(
     select(*_selected(_ATTEMPT))
     .select_from(job_attempts.join(job_queue, job_queue.c.id == _attempt.job_id))
     .where(_attempt.job_id == parameter("job_id", Uuid))
-    .where(_in_scope(job_queue.c.organization_id))
+    .where(in_scope(job_queue.c.organization_id))
     .order_by(_attempt.run_number, _attempt.lease_token)
     .limit(parameter("limit", Integer)),
 )
@@ -174,7 +175,7 @@ LIST_EVENTS = Statement(
     select(*_selected(_EVENT))
     .select_from(job_timeline.join(job_queue, job_queue.c.id == _event.job_id))
     .where(_event.job_id == parameter("job_id", Uuid))
-    .where(_in_scope(job_queue.c.organization_id))
+    .where(in_scope(job_queue.c.organization_id))
     .order_by(_event.occurred_at, _event.position)
     .limit(parameter("limit", Integer)),
 )
@@ -196,7 +197,7 @@ LIST_LOGS = Statement(
     .select_from(job_logs.join(job_queue, job_queue.c.id == _log.job_id))
     .where(_log.job_id == parameter("job_id", Uuid))
     .where(_log.id > parameter("after", BigInteger))
-    .where(_in_scope(job_queue.c.organization_id))
+    .where(in_scope(job_queue.c.organization_id))
     .order_by(_log.id)
     .limit(parameter("limit", Integer)),
 )
@@ -217,7 +218,7 @@ _DEAD_LETTER: _Columns = (
 LIST_DEAD_LETTERS = Statement(
     "list_dead_letters",
     select(*_selected(_DEAD_LETTER))
-    .where(_in_scope(_dead.organization_id))
+    .where(in_scope(_dead.organization_id))
     .where(or_(parameter("job_type", Text).is_(None), _dead.job_type == parameter("job_type", Text)))
     .where(
         or_(
@@ -237,7 +238,7 @@ LIST_DEAD_LETTERS = Statement(
 
 def get_job(connection: AnyConnection, job_id: UUID | str, *, scope: Scope) -> Job:
     """The job as it is now. Raises JobNotFound when it does not exist in ``scope``."""
-    rows = borrow(connection).fetch(SELECT_JOB, _scoped(scope) | {"job_id": _identity(job_id)})
+    rows = borrow(connection).fetch(SELECT_JOB, scoped(scope) | {"job_id": _identity(job_id)})
     if not rows:
         raise errors.JobNotFound("no such job in this scope")
     return Job(*_decoded(_JOB, rows[0]))
@@ -253,11 +254,11 @@ def list_jobs(
     limit: int = 100,
 ) -> list[Job]:
     """Jobs, the newest first; pass the last ``job_id`` of a page as ``before`` to get the next one."""
-    parameters = _scoped(scope) | {
+    parameters = scoped(scope) | {
         "job_type": job_type,
         "status": None if status is None else JobStatus(status).value,
         "before": None if before is None else _identity(before),
-        "limit": _page(limit),
+        "limit": check_page(limit),
     }
     return [Job(*_decoded(_JOB, row)) for row in borrow(connection).fetch(LIST_JOBS, parameters)]
 
@@ -296,18 +297,19 @@ def list_dead_letters(
 ) -> list[DeadLetter]:
     """Dead letters, the latest first, also of jobs that were requeued since; pass the last one of a page as ``before``
     to get the next one."""
-    parameters = _scoped(scope) | {
+    parameters = scoped(scope) | {
         "job_type": job_type,
         "before": before and before.failed_at,
         "before_job_id": before and str(before.job_id),
         "before_run_number": before and before.run_number,
-        "limit": _page(limit),
+        "limit": check_page(limit),
     }
     rows = borrow(connection).fetch(LIST_DEAD_LETTERS, parameters)
     return [DeadLetter(*_decoded(_DEAD_LETTER, row)) for row in rows]
 
 
-def _scoped(scope: Scope) -> Parameters:
+def scoped(scope: Scope) -> Parameters:
+    """The parameters of ``in_scope``."""
     return {
         "scope_kind": scope.kind.value,
         "scope_organization_id": None if scope.organization_id is None else str(scope.organization_id),
@@ -315,10 +317,11 @@ def _scoped(scope: Scope) -> Parameters:
 
 
 def _of_job(job_id: UUID | str, scope: Scope, limit: int) -> Parameters:
-    return _scoped(scope) | {"job_id": _identity(job_id), "limit": _page(limit)}
+    return scoped(scope) | {"job_id": _identity(job_id), "limit": check_page(limit)}
 
 
-def _page(limit: int) -> int:
+def check_page(limit: int) -> int:
+    """The size of a page, 1 to 1,000 rows. Raises InvalidPagination."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
         raise errors.InvalidPagination(f"limit must be from 1 to {LARGEST_PAGE}")
     return limit

@@ -8,18 +8,20 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Integer, Text, func, select
+from sqlalchemy import ARRAY, Integer, Text, Uuid, func, or_, select
 
 from runledger.core.definitions import JobDefinition
-from runledger.core.failures import DeadLetter, Failure, decide
-from runledger.core.results import Ended, LeaseCheck
-from runledger.core.states import JobStatus, Outcome
+from runledger.core.failures import Failure, Retry, decide
+from runledger.core.results import Ended, LeaseCheck, failed_end
+from runledger.core.states import Outcome
+from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.definitions import get_definitions
 from runledger.postgres.expressions import CLOCK, as_text, literal, parameter
 from runledger.postgres.settle import settle_jobs
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_attempts, job_leases, job_outcome, job_queue
+from runledger.postgres.workflow_locks import lock_runs, try_lock_runs
 
 LARGEST_REAP = 1_000
 _lease = job_leases.c
@@ -37,6 +39,7 @@ class LostLease:
     max_attempts: int
     worker_id: str
     crashes: int
+    workflow_run_id: str | None = None
 
 
 _crashes = (
@@ -57,13 +60,26 @@ _lost = (
         job_queue.c.max_attempts,
         _lease.worker_id,
         _crashes,
+        as_text(_lease.workflow_run_id),
     )
     .select_from(job_leases.join(job_queue, job_queue.c.id == _lease.job_id))
     .order_by(_lease.job_id)
 )
+_runs = select(as_text(_lease.workflow_run_id)).distinct().where(_lease.workflow_run_id.is_not(None))
+LAPSED_RUNS = Statement(
+    "select_runs_of_lapsed_leases",
+    _runs.where(_lease.lease_expires_at <= CLOCK).limit(parameter("limit", Integer)),
+)
+WORKERS_RUNS = Statement("select_runs_of_worker", _runs.where(_lease.worker_id == parameter("worker_id", Text)))
 LOCK_LAPSED = Statement(
     "lock_lapsed_leases",
     _lost.where(_lease.lease_expires_at <= CLOCK)
+    .where(
+        or_(
+            _lease.workflow_run_id.is_(None),
+            _lease.workflow_run_id == func.any(parameter("run_ids", ARRAY(Uuid))),
+        )
+    )
     .limit(parameter("limit", Integer))
     .with_for_update(skip_locked=True, of=job_leases),
 )
@@ -106,10 +122,13 @@ def reap_lapsed_leases(
     """At most ``limit`` leases that have ended are settled as LEASE_EXPIRED: dead-lettered when attempts are spent,
     else retried, not before ``retry_after_seconds``.
 
-    Leases that somebody else is settling are skipped. Run it in a transaction; the locks last until its end.
+    Leases that somebody else is settling are skipped, and so are those of workflow runs that somebody else holds. Run
+    it in a transaction; the locks last until its end: run rows by id, then leases by job id.
     """
     ledger = borrow(connection)
-    lost = [LostLease(*row) for row in ledger.fetch(LOCK_LAPSED, {"limit": min(limit, LARGEST_REAP)})]
+    size = {"limit": min(limit, LARGEST_REAP)}
+    runs = try_lock_runs(ledger, [row[0] for row in ledger.fetch(LAPSED_RUNS, size)])
+    lost = [LostLease(*row) for row in ledger.fetch(LOCK_LAPSED, size | {"run_ids": runs})]
     failure = Failure(
         Outcome.LEASE_EXPIRED,
         "job.lease_expired",
@@ -125,9 +144,12 @@ def settle_dead_worker(connection: AnyConnection, death: WorkerDeath) -> Recover
     """Every lease of a worker that is provably gone is settled: the running attempt by how the worker died, attempts
     that had ended without being stored as lost outcomes, and jobs that never began go back with the attempt refunded.
 
-    Run it in a transaction. Locks the worker's leases by job id.
+    Run it in a transaction. Locks the runs of its workflow jobs by id, then its leases by job id.
     """
     ledger = borrow(connection)
+    runs = [row[0] for row in ledger.fetch(WORKERS_RUNS, {"worker_id": death.worker_id})]
+    if runs:
+        lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)
     lost = [LostLease(*row) for row in ledger.fetch(LOCK_WORKERS, {"worker_id": death.worker_id})]
     definitions = _definitions(ledger, lost)
     return _settle(ledger, [_verdict(one, death, definitions) for one in lost], LeaseCheck.ANY)
@@ -138,7 +160,6 @@ def _verdict(lost: LostLease, death: WorkerDeath, definitions: dict[str, JobDefi
         if death.failure is None:
             return Ended(lost.job_id, lost.lease_token, Outcome.RELEASED, status_reason="SHUTDOWN", is_refunded=True)
         ended = _decided(lost, death.failure, definitions)
-        ended.exit_signal = death.failure.exit_signal
         ended.started_ago = death.started_ago
         ended.cpu_ms = death.cpu_ms
         ended.max_rss_kb = death.max_rss_kb
@@ -176,20 +197,9 @@ def _decided(lost: LostLease, failure: Failure, definitions: dict[str, JobDefini
         policy=definition.retry,
         chance=random.random(),  # noqa: S311 - spreads retries; protects nothing
     )
-    ended = Ended(
-        lost.job_id,
-        lost.lease_token,
-        failure.outcome,
-        status_reason=failure.outcome.value,
-        error_code=failure.code,
-        error_message=failure.message,
-    )
-    if isinstance(decision, DeadLetter):
-        ended.final_status = JobStatus.DEAD_LETTERED
-        ended.status_reason = decision.reason.value
-    else:
-        ended.retry_seconds = 0.0 if failure is _OUTCOME_LOST else decision.delay_seconds
-    return ended
+    if failure is _OUTCOME_LOST and isinstance(decision, Retry):
+        decision = Retry(0.0)  # nothing went wrong with the job itself
+    return failed_end(lost.job_id, lost.lease_token, failure, decision, workflow_run_id=lost.workflow_run_id)
 
 
 def _settle(ledger: LedgerConnection, ends: list[Ended], lease_check: LeaseCheck) -> Recovered:

@@ -31,8 +31,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import BigInteger
 
-from runledger.core.results import Ended, LeaseCheck, Succeeded
+from runledger.core.results import Ended, LeaseCheck, Succeeded, runs_to_lock
 from runledger.core.states import JobEventType, JobStatus, Outcome
+from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation
 from runledger.postgres import tables
 from runledger.postgres.arrays import plain_array, text_array
 from runledger.postgres.connection import AnyConnection, borrow
@@ -58,6 +59,8 @@ from runledger.postgres.tables import (
     job_ready,
     job_scheduled,
 )
+from runledger.postgres.workflow_locks import lock_runs
+from runledger.postgres.workflow_steps import advance_after_jobs
 
 _SUCCEEDED_COLUMNS: dict[str, Any] = {
     "job_id": Uuid,
@@ -320,9 +323,15 @@ def settle_jobs(
     """Every result whose lease passes is written: attempt, end or next place of the job, dead letter, hook.
 
     Answers with the ids that were settled. An id that is missing had lost its lease, and nothing was written for it.
-    Locks the lease rows in the order of their ids. At most two statements, whatever the number of results.
+    Locks the lease rows in the order of their ids. At most two statements, whatever the number of results; when jobs of
+    workflow runs end, the rows of the runs are locked before, by id, and the runs advance afterwards.
+
+    Raises TransactionRequired, TerminalCompletionUnsupportedIsolation and WorkflowReleaseConflict for workflow jobs.
     """
     ledger = borrow(connection)
+    runs = runs_to_lock(results)
+    if runs:
+        lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)
     settled: set[str] = set()
     successes = [one for one in results if isinstance(one, Succeeded)]
     ends = [one for one in results if isinstance(one, Ended)]
@@ -330,4 +339,6 @@ def settle_jobs(
         settled.update(row[0] for row in ledger.fetch(SETTLE_SUCCEEDED, succeeded_parameters(successes)))
     if ends:
         settled.update(row[0] for row in ledger.fetch(SETTLE_ENDED, ended_parameters(ends, lease_check)))
+    if runs:
+        advance_after_jobs(ledger, [one.job_id for one in results if one.workflow_run_id and one.job_id in settled])
     return settled

@@ -42,8 +42,8 @@ workflow_run_status = _enum("workflow_run_status", states.WorkflowRunStatus)
 workflow_step_status = _enum("workflow_step_status", states.WorkflowStepStatus)
 workflow_step_kind = _enum("workflow_step_kind", states.StepKind)
 workflow_release_mode = _enum("workflow_release_mode", states.ReleaseMode)
-schedule_missed_policy = ENUM("ONE", "SKIP", "ALL", name="schedule_missed_policy", schema=SCHEMA, create_type=False)
-schedule_overlap_policy = ENUM("ALLOW", "SKIP", name="schedule_overlap_policy", schema=SCHEMA, create_type=False)
+schedule_missed_policy = _enum("schedule_missed_policy", states.MissedPolicy)
+schedule_overlap_policy = _enum("schedule_overlap_policy", states.OverlapPolicy)
 
 lease_token = Sequence("lease_token", schema=SCHEMA, data_type=BigInteger)
 
@@ -223,6 +223,102 @@ job_listeners = Table(
     metadata,
     Column("host_id", Text, primary_key=True),
     Column("listening_until", Timestamp, nullable=False),
+)
+
+job_schedules = Table(
+    "job_schedules",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("job_type", Text, nullable=False),
+    Column("organization_id", Uuid),
+    Column("payload_template", JSONB, nullable=False),
+    Column("cron_expr", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("missed", schedule_missed_policy, nullable=False),
+    Column("overlap", schedule_overlap_policy, nullable=False),
+    Column("max_jitter_seconds", Integer, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("next_slot_at", Timestamp, nullable=False),
+    Column("next_fire_at", Timestamp, nullable=False),
+    Column("last_fired_at", Timestamp),
+    Column("last_job_id", Uuid),
+    Column("last_error_code", Text),
+    Column("last_error_message", Text),
+    Column("created_by_user_id", Uuid),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+)
+
+workflow_runs = Table(
+    "workflow_runs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("workflow_type", Text, nullable=False),
+    Column("organization_id", Uuid),
+    Column("status", workflow_run_status, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("idempotency_key", Text),
+    Column("enqueue_request", JSONB),
+    Column("result_step_key", Text),
+    Column("step_count", Integer, nullable=False),
+    Column("unfinished_count", Integer, nullable=False),
+    Column("enqueued_count", Integer, nullable=False),
+    Column("waiting_count", Integer, nullable=False),
+    Column("failed_count", Integer, nullable=False),
+    Column("started_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    Column("status_reason", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+)
+
+workflow_steps = Table(
+    "workflow_steps",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("workflow_run_id", Uuid, nullable=False),
+    Column("step_key", Text, nullable=False),
+    Column("kind", workflow_step_kind, nullable=False),
+    Column("status", workflow_step_status, nullable=False),
+    Column("job_type", Text),
+    Column("organization_id", Uuid),
+    Column("payload", JSONB, nullable=False),
+    Column("payload_parts", JSONB),
+    Column("priority", Integer),
+    Column("max_attempts", Integer),
+    Column("timeout_seconds", Integer),
+    Column("job_id", Uuid),
+    Column("dependency_count_total", Integer, nullable=False),
+    Column("dependency_count_pending", Integer, nullable=False),
+    Column("dependency_count_unsatisfied", Integer, nullable=False),
+    Column("output", JSONB),
+    Column("released_at", Timestamp),
+    Column("finished_at", Timestamp),
+    Column("status_reason", Text),
+    Column("last_error_code", Text),
+    Column("last_error_message", Text),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+workflow_step_dependencies = Table(
+    "workflow_step_dependencies",
+    metadata,
+    Column("workflow_run_id", Uuid, nullable=False),
+    Column("prerequisite_step_id", Uuid, primary_key=True),
+    Column("dependent_step_id", Uuid, primary_key=True),
+    Column("release_mode", workflow_release_mode, nullable=False),
+)
+
+workflow_run_mutations = Table(
+    "workflow_run_mutations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("workflow_run_id", Uuid, nullable=False),
+    Column("mutation_key", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("request", JSONB, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
 )
 
 jobs = Table(

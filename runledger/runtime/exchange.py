@@ -7,18 +7,31 @@ those that had been written come back as not settled, and the attempts tell that
 import logging
 import time
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from runledger.core.errors import RunledgerError, UnavailableError
+from runledger.core.errors import LockNotAvailable, RunledgerError, UnavailableError
 from runledger.core.jobs import ClaimedJob
-from runledger.core.results import Ended, LeaseCheck, Succeeded
+from runledger.core.results import Ended, LeaseCheck, Succeeded, runs_to_lock
 from runledger.core.states import Outcome
+from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation, WorkflowReleaseConflict
 from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
 from runledger.postgres.leases import stored_attempts
 from runledger.postgres.settle import SETTLE_ENDED, SETTLE_SUCCEEDED, ended_parameters, succeeded_parameters
 from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.postgres.workflow_inputs import add_inputs
+from runledger.postgres.workflow_locks import lock_runs
+from runledger.postgres.workflow_steps import advance_after_jobs
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox, Waiting
+
+LOCKED_AGAIN_SECONDS = 5.0
+"""Pause before an outcome whose lease somebody has locked is tried again; a try waits for the lock at most a second."""
+
+_STILL_LOCKED = LockNotAvailable("a lease is locked by somebody else")
+
+
+Call: TypeAlias = tuple[Statement, Parameters]
 
 
 class Exchange:
@@ -40,6 +53,8 @@ class Exchange:
         self._job_types = job_types
         self._queues = queues
         self._lease_ttl_seconds = lease_ttl_seconds
+        self._locked: list[Waiting] = []
+        self._locked_again_at = 0.0
 
     def settle(self) -> None:
         """Every waiting outcome is written, or was refused because its lease is lost."""
@@ -48,11 +63,15 @@ class Exchange:
 
     def settle_and_claim(self, limit: int) -> list[ClaimedJob]:
         """The same, and up to ``limit`` jobs are leased to this worker in the same commit."""
-        calls: list[tuple[Statement, Parameters]] = []
+        self._try_the_locked()
+        calls: list[Call] = []
         if limit > 0 and self._job_types:
             calls.append((CLAIM_JOBS, self._claim(limit)))
-        rows = self._run(calls, len(calls))
-        return [ClaimedJob(*row) for row in rows]
+        jobs = [ClaimedJob(*row) for row in self._run(calls, len(calls))]
+        if any(job.workflow_run_id is not None for job in jobs):
+            with self._link.autocommit() as ledger:
+                add_inputs(ledger, jobs)
+        return jobs
 
     def _claim(self, limit: int) -> Parameters:
         return claim_parameters(
@@ -63,15 +82,18 @@ class Exchange:
             queues=self._queues,
         )
 
-    def _run(self, claim: list[tuple[Statement, Parameters]], claims: int) -> list[Row]:
+    def _run(self, claim: list[Call], claims: int) -> list[Row]:
         with self._link.lock:
             waiting = self._outbox.take()
             settles = _settles(waiting)
             if not settles and not claim:
                 return []
             try:
-                answers = self._link.run_together(*settles, *claim)
-            except UnavailableError:
+                answers = self._send(waiting, settles, claim)
+            except UnavailableError as error:
+                if isinstance(error, LockNotAvailable) and waiting:
+                    self._settle_one_by_one(waiting, error)
+                    return []
                 self._outbox.put_back(waiting)
                 raise
             except RunledgerError as error:
@@ -81,28 +103,56 @@ class Exchange:
         self._report_lost([one for one in waiting if one.end.job_id not in settled])
         return answers[-1] if claims else []
 
+    def _send(self, waiting: list[Waiting], settles: list[Call], claim: list[Call]) -> list[list[Row]]:
+        """The answers of all statements, committed together. Plain jobs take one round trip; when jobs of workflow runs
+        end, their runs are locked first and advance before the claim, which must be the last to lock anything."""
+        runs = runs_to_lock(one.end for one in waiting)
+        if not runs:
+            return self._link.run_together(*settles, *claim)
+        with self._link.transaction() as ledger:
+            lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)
+            answers = [ledger.fetch(*call) for call in settles]
+            settled = {row[0] for answer in answers for row in answer}
+            of_runs = [one.end.job_id for one in waiting if one.end.workflow_run_id and one.end.job_id in settled]
+            advance_after_jobs(ledger, of_runs)
+            return answers + [ledger.fetch(*call) for call in claim]
+
     def _settle_one_by_one(self, waiting: list[Waiting], refusal: RunledgerError) -> None:
         """The database refuses something in the batch. Each outcome is tried alone, so that one which cannot be stored
-        takes no other with it; its lease runs out and the reaper decides."""
+        takes no other with it; its lease runs out and the reaper decides. One whose lease somebody has locked, in a
+        transaction that a handler left open for example, is tried again for as long as a lease lasts.
+        """
         if not waiting:
             raise refusal
         for position, one in enumerate(waiting):
             try:
-                [answer] = self._link.run_together(*_settles([one]))
+                [answer] = self._send([one], _settles([one]), [])
+            except (LockNotAvailable, WorkflowReleaseConflict) as error:
+                self._set_aside(one, error)
+                continue
             except UnavailableError:
                 self._outbox.put_back(waiting[position:])
                 raise
             except RunledgerError as error:
-                log(
-                    logging.ERROR,
-                    "job.outcome_refused",
-                    job_id=one.end.job_id,
-                    code=error.code,
-                    detail=error.internal_message,
-                )
+                _log_refused(one, error)
                 continue
             if not answer:
                 self._report_lost([one])
+
+    def _set_aside(self, one: Waiting, error: LockNotAvailable | WorkflowReleaseConflict) -> None:
+        """It is tried again by itself, so that nothing else waits for that lock."""
+        now = time.monotonic()
+        if now - one.finished_at < self._lease_ttl_seconds:
+            self._locked.append(one)
+            self._locked_again_at = now + LOCKED_AGAIN_SECONDS
+        else:
+            _log_refused(one, error)
+
+    def _try_the_locked(self) -> None:
+        if self._locked and time.monotonic() >= self._locked_again_at:
+            locked, self._locked = self._locked, []
+            with self._link.lock:
+                self._settle_one_by_one(locked, _STILL_LOCKED)
 
     def _report_lost(self, lost: list[Waiting]) -> None:
         """Outcomes that were refused. Where the stored attempt says the same, it was ours all along: the commit had
@@ -124,14 +174,24 @@ class Exchange:
             )
 
 
+def _log_refused(one: Waiting, error: RunledgerError) -> None:
+    log(
+        logging.ERROR,
+        "job.outcome_refused",
+        job_id=one.end.job_id,
+        code=error.code,
+        detail=error.internal_message,
+    )
+
+
 def _outcome_of(end: Succeeded | Ended) -> Outcome:
     return Outcome.SUCCEEDED if isinstance(end, Succeeded) else end.outcome
 
 
-def _settles(waiting: list[Waiting]) -> list[tuple[Statement, Parameters]]:
+def _settles(waiting: list[Waiting]) -> list[Call]:
     successes = [one.end for one in waiting if isinstance(one.end, Succeeded)]
     ends = [one.end for one in waiting if isinstance(one.end, Ended)]
-    calls: list[tuple[Statement, Parameters]] = []
+    calls: list[Call] = []
     if successes:
         calls.append((SETTLE_SUCCEEDED, succeeded_parameters(successes)))
     if ends:

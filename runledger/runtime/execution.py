@@ -14,7 +14,6 @@ from runledger.core.context import JobContext
 from runledger.core.errors import InvalidOutput, InvalidPayload, RunledgerError
 from runledger.core.failures import (
     Continue,
-    DeadLetter,
     Failure,
     JobCancelled,
     Snooze,
@@ -25,7 +24,7 @@ from runledger.core.failures import (
 from runledger.core.gate import decode_json, encode_json
 from runledger.core.handlers import RegisteredHandler
 from runledger.core.jobs import ClaimedJob
-from runledger.core.results import Ended, Succeeded
+from runledger.core.results import Ended, Succeeded, failed_end
 from runledger.core.states import JobStatus, Outcome
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.reporter import Reporter
@@ -67,6 +66,7 @@ class Execution:
             reporter=self._reporter,
             deadline=started_at + job.timeout_seconds,
             clock=time.monotonic,
+            inputs_text=job.inputs,
         )
         try:
             self._interrupts.enter(job.lease_token, job.timeout_seconds)
@@ -108,11 +108,12 @@ _FINISH_ROLLED_BACK = Failure(
 
 def _returned(job: ClaimedJob, handler: RegisteredHandler, result: Any) -> Succeeded | Ended:
     if result is None:
-        return Succeeded(job.job_id, job.lease_token)
+        return Succeeded(job.job_id, job.lease_token, workflow_run_id=job.workflow_run_id)
     if isinstance(result, Snooze | Continue):
         return _deferred(job, result)
     try:
-        return Succeeded(job.job_id, job.lease_token, encode_json(result, error=InvalidOutput, field="output"))
+        output = encode_json(result, error=InvalidOutput, field="output")
+        return Succeeded(job.job_id, job.lease_token, output, workflow_run_id=job.workflow_run_id)
     except InvalidOutput as error:
         return failed(job, handler, terminal_failure_of(error))
 
@@ -148,21 +149,7 @@ def failed(job: ClaimedJob, handler: RegisteredHandler, failure: Failure) -> End
         policy=handler.definition.retry,
         chance=random.random(),  # noqa: S311 - spreads retries; protects nothing
     )
-    end = Ended(
-        job.job_id,
-        job.lease_token,
-        failure.outcome,
-        status_reason=failure.outcome.value,
-        error_code=failure.code,
-        error_message=failure.message,
-        traceback=failure.traceback,
-    )
-    if isinstance(decision, DeadLetter):
-        end.final_status = JobStatus.DEAD_LETTERED
-        end.status_reason = decision.reason.value
-    else:
-        end.retry_seconds = decision.delay_seconds
-    return end
+    return failed_end(job.job_id, job.lease_token, failure, decision, workflow_run_id=job.workflow_run_id)
 
 
 def given_back(job: ClaimedJob, reason: str) -> Ended:
@@ -187,4 +174,5 @@ def expired(job: ClaimedJob) -> Ended:
         status_reason="EXPIRED",
         is_refunded=True,
         is_unstarted=True,
+        workflow_run_id=job.workflow_run_id,
     )

@@ -13,12 +13,20 @@ from runledger.runtime.children import EXIT_CONFIGURATION, Child, spawn
 from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import write_obituary
-from runledger.runtime.roles import Host, live_as_health, live_as_keeper, live_as_reaper, live_as_worker
+from runledger.runtime.roles import (
+    Host,
+    live_as_health,
+    live_as_keeper,
+    live_as_reaper,
+    live_as_scheduler,
+    live_as_worker,
+)
 from runledger.runtime.signals import drain
 from runledger.runtime.slots import Slot, SlotState
 
 KEEPER = "keeper"
 REAPER = "reaper"
+SCHEDULER = "scheduler"
 WORKER = "worker"
 HEALTH = "health"
 
@@ -35,11 +43,12 @@ LONGEST_SPAWN_PAUSE_SECONDS = 10.0
 class Fleet:
     """Children by pid. ``is_misconfigured`` and ``is_crash_looping`` say why no further start will help."""
 
-    def __init__(self, host: Host, obituaries_write: int, *, with_reaper: bool) -> None:
+    def __init__(self, host: Host, obituaries_write: int, *, with_reaper: bool, with_scheduler: bool) -> None:
         self._host = host
         self._config = host.config
         self._obituaries_write = obituaries_write
         self._with_reaper = with_reaper
+        self._with_scheduler = with_scheduler
         self._children: dict[int, Child] = {}
         self._incarnation = 0
         self._unsent = b""
@@ -222,11 +231,13 @@ class Fleet:
     # -- start ----------------------------------------------------------------------------------------------
 
     def start_what_is_missing(self) -> None:
-        """Keeper, reaper and a worker in every slot run, except where a start is held back after fast deaths."""
+        """Keeper, reaper, scheduler and a worker in every slot run, unless a start is held back after fast deaths."""
         if not self.of_role(KEEPER):
             self._start(KEEPER, lambda parent: live_as_keeper(self._host, parent))
         if self._with_reaper and not self.of_role(REAPER):
             self._start(REAPER, lambda parent: live_as_reaper(self._host, parent))
+        if self._with_scheduler and not self.of_role(SCHEDULER):
+            self._start(SCHEDULER, lambda parent: live_as_scheduler(self._host, parent))
         if self._host.health_address is not None and not self.of_role(HEALTH):
             self._start(HEALTH, lambda parent: live_as_health(self._host, parent))
         taken = {child.slot_index for child in self._children.values()}
@@ -249,6 +260,7 @@ class Fleet:
         self._children[child.pid] = child
         if slot is not None:
             slot.set_pid(child.pid)
+        log(logging.INFO, "process.started", role=role, pid=child.pid, slot=child.slot_index)
 
     def _is_held_back(self, role: str) -> bool:
         if time.monotonic() < self._spawn_at.get(role, 0.0):

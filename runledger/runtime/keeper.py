@@ -75,14 +75,14 @@ class Keeper:
     def tick(self) -> float | None:
         """Every duty that is due is done. Answers with the seconds until the next one; None when told to stop and
         nothing is left to settle."""
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew()  # before all else: whatever the rest runs into, the living keep their leases
+            self._renew_at = now + self._config.lease_ttl_seconds / 3  # only now: one that failed is tried again
         self._settle_the_dead()
         if self.is_stopping and not self._dead:
             self._withdraw()
             return None
-        now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew()
-            self._renew_at = now + self._config.lease_ttl_seconds / 3  # only now: one that failed is tried again
         if now >= self._promote_at:
             self._promote(now)
         if now >= self._check_at:

@@ -134,7 +134,7 @@ class DatabaseLink:
                 translated = error_for(error)
                 if isinstance(translated, DatabaseUnavailable):
                     self._break()
-                raise translated from error
+                raise translated from None
             finally:
                 watchdog.disarm()
             self._failures = 0

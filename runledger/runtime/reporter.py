@@ -77,7 +77,8 @@ class Reporter:
         job = self._current()
         with self._interrupts.shielded():
             self._write()
-            if not settle_jobs(connection, [Succeeded(job.job_id, job.lease_token, output_text)]):
+            end = Succeeded(job.job_id, job.lease_token, output_text, workflow_run_id=job.workflow_run_id)
+            if not settle_jobs(connection, [end]):
                 raise LeaseLost("the lease is not held any more; nothing was written")
             self.is_finished = True
 

@@ -20,6 +20,7 @@ from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.loop import run_loop
 from runledger.runtime.reaper import Reaper
+from runledger.runtime.scheduler import Scheduler
 from runledger.runtime.signals import SignalQueue, drain
 from runledger.runtime.slots import Slot, SlotState, SlotTable
 from runledger.runtime.worker import Worker
@@ -129,6 +130,22 @@ def live_as_reaper(host: Host, parent_pid: int) -> int:
     def tick() -> float | None:
         reaper.is_stopping = signal.SIGTERM in signals.seen
         return reaper.tick()
+
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid)
+    link.close()
+    return status
+
+
+def live_as_scheduler(host: Host, parent_pid: int) -> int:
+    """Fires due schedules until told to stop."""
+    signals = SignalQueue((signal.SIGTERM,))
+    unblock_signals()
+    link = _link(host, "scheduler")
+    scheduler = Scheduler(link, host.config)
+
+    def tick() -> float | None:
+        scheduler.is_stopping = signal.SIGTERM in signals.seen
+        return scheduler.tick()
 
     status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid)
     link.close()

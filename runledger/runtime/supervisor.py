@@ -17,7 +17,7 @@ from runledger.postgres.connection import default_schema
 from runledger.postgres.statements import check_schema_name
 from runledger.runtime.children import EXIT_CONFIGURATION, EXIT_UNEXPECTED, Child
 from runledger.runtime.config import JobsConfig
-from runledger.runtime.fleet import HEALTH, KEEPER, REAPER, WORKER, Fleet
+from runledger.runtime.fleet import HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Fleet
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
 from runledger.runtime.roles import Host, preload
@@ -56,6 +56,7 @@ class Supervisor:
         queues: Sequence[str] | None = None,
         is_draining: bool = False,
         with_reaper: bool = True,
+        with_scheduler: bool = True,
         with_sync: bool = True,
         health_address: str | None = None,
         is_preloading: bool = False,
@@ -83,7 +84,12 @@ class Supervisor:
             wake_reads=[read for read, _ in wakes],
             wake_writes=[write for _, write in wakes],
         )
-        self._fleet = Fleet(self._host, obituaries_write, with_reaper=with_reaper)
+        self._fleet = Fleet(
+            self._host,
+            obituaries_write,
+            with_reaper=with_reaper,
+            with_scheduler=with_scheduler and not is_draining,  # who leaves when the queue is empty does not fill it
+        )
         self._phase = Phase.RUNNING
         self._deadline = float("inf")
         self._stop_requests = 0
@@ -180,7 +186,7 @@ class Supervisor:
     def _on_quit(self) -> None:
         """Every process writes its stacks to stderr; then the host stops without waiting."""
         faulthandler.dump_traceback(all_threads=True)
-        self._fleet.signal(signal.SIGQUIT, WORKER, KEEPER, REAPER, HEALTH)
+        self._fleet.signal(signal.SIGQUIT, WORKER, KEEPER, REAPER, SCHEDULER, HEALTH)
         self._stop("quit")
         self._deadline = min(self._deadline, time.monotonic() + TURN_SECONDS)
 
@@ -213,11 +219,11 @@ class Supervisor:
         self._deadline = time.monotonic() + self._config.shutdown_timeout_seconds
         log(logging.INFO, "supervisor.stopping", reason=reason)
         self._manager.tell(STOPPING=1, STATUS=f"stopping: {reason}")
-        self._fleet.signal(signal.SIGTERM, WORKER, REAPER)
+        self._fleet.signal(signal.SIGTERM, WORKER, REAPER, SCHEDULER)
 
     def _stop_what_remains(self) -> None:
-        """Workers and reaper first, by their own will or by force; the keeper last, when nobody holds a lease."""
-        others = self._fleet.of_role(WORKER, REAPER)
+        """First all who work, by their own will or by force; the keeper last, when nobody holds a lease."""
+        others = self._fleet.of_role(WORKER, REAPER, SCHEDULER)
         if others:
             self._force(others, EXIT_TIME_RAN_OUT)
         elif self._phase is Phase.STOPPING:

@@ -12,6 +12,7 @@ from runledger.core.results import Ended
 from runledger.core.states import JobStatus
 from runledger.postgres.definitions import sync_definitions
 from runledger.postgres.migrations import check_schema
+from runledger.postgres.schedules import sync_schedules
 from runledger.postgres.stats import has_unfinished_work
 from runledger.runtime.attendant import Attendant
 from runledger.runtime.config import JobsConfig
@@ -109,13 +110,16 @@ class Worker:
             return not len(self._outbox)
 
     def _prepare(self) -> None:
-        """The schema fits and the catalog's definitions are stored. Raises what ``check_schema`` raises."""
+        """The schema fits; the catalog's definitions and schedules are stored. Raises what ``check_schema`` raises."""
         with self._link.transaction() as ledger:
             check_schema(ledger)
             if self._with_sync:
                 changed = sync_definitions(ledger, self._catalog.definitions)
                 if changed:
                     log(logging.INFO, "definitions.synchronised", job_types=",".join(changed))
+                changed = sync_schedules(ledger, self._catalog.schedules)
+                if changed:
+                    log(logging.INFO, "schedules.synchronised", names=",".join(changed))
         self._is_prepared = True
 
     def _idle(self) -> float | None:

@@ -160,7 +160,8 @@ def make_due(connection: AnyConnection, job: AnyJob) -> None:
 
 def succeeded(job: ClaimedJob, output: JsonValue = None) -> Succeeded:
     """The handler returned ``output``."""
-    return Succeeded(job.job_id, job.lease_token, None if output is None else json.dumps(output))
+    text = None if output is None else json.dumps(output)
+    return Succeeded(job.job_id, job.lease_token, text, workflow_run_id=job.workflow_run_id)
 
 
 def failed(
@@ -180,6 +181,7 @@ def failed(
         retry_seconds=retry_seconds,
         error_code=code,
         error_message=message,
+        workflow_run_id=job.workflow_run_id,
     )
 
 
@@ -226,6 +228,7 @@ def expired(job: ClaimedJob) -> Ended:
         status_reason="EXPIRED",
         is_refunded=True,
         is_unstarted=True,
+        workflow_run_id=job.workflow_run_id,
     )
 
 

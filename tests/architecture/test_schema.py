@@ -15,19 +15,15 @@ ENUMS = {
     "job_outcome": states.Outcome,
     "job_event_type": states.JobEventType,
     "job_log_level": states.LogLevel,
+    "schedule_missed_policy": states.MissedPolicy,
+    "schedule_overlap_policy": states.OverlapPolicy,
     "workflow_run_status": states.WorkflowRunStatus,
     "workflow_step_status": states.WorkflowStepStatus,
     "workflow_step_kind": states.StepKind,
     "workflow_release_mode": states.ReleaseMode,
 }
-NOT_IN_STATES = {"schedule_missed_policy", "schedule_overlap_policy"}
 NOT_USED_YET = {
-    "job_schedules",
     "job_runtime_configs",
-    "workflow_runs",
-    "workflow_steps",
-    "workflow_step_dependencies",
-    "workflow_run_mutations",
 }
 """Tables of migrations whose code is not written; a name leaves this list with the code that uses the table."""
 
@@ -67,7 +63,7 @@ def test_enums_have_the_members_of_the_states_in_their_order(database: Connectio
     stored: dict[str, list[str]] = dict(database.execute(SELECT_ENUMS).fetchall())
 
     assert {name: stored[name] for name in ENUMS} == {name: [one.value for one in kind] for name, kind in ENUMS.items()}
-    assert stored.keys() - ENUMS.keys() == NOT_IN_STATES
+    assert stored.keys() == ENUMS.keys()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Recovery: what a dead worker and a lapsed lease leave behind is settled once, by the same decision as a failure."""
 
+from dataclasses import replace
+
 import pytest
 from postgres.observing import count, place_of, scalar, snapshot
 
@@ -8,6 +10,7 @@ from runledger.core.failures import Failure
 from runledger.core.jobs import Scope
 from runledger.core.states import JobStatus, Outcome
 from runledger.postgres.leases import save_progress
+from runledger.postgres.operations import requeue_job
 from runledger.postgres.reads import get_job, list_dead_letters, list_job_attempts, list_job_events
 from runledger.postgres.recovery import Recovered, WorkerDeath, reap_lapsed_leases, settle_dead_worker
 from runledger.postgres.settle import settle_jobs
@@ -207,6 +210,21 @@ def test_a_poison_pill_is_dead_lettered_when_its_crash_budget_is_spent(connectio
     assert outcomes == [False, False, True]
     stored = get_job(connection, job.job_id, scope=ANY)
     assert (stored.status_reason, stored.attempt) == ("CRASH_BUDGET_SPENT", 3)
+
+
+def test_a_requeue_begins_with_a_fresh_crash_budget(connection):
+    a_definition(connection, max_attempts=10, crash_budget=2)
+    job = a_leased_job(connection)
+    death = WorkerDeath("worker-1", CRASH)
+    for _ in range(2):
+        settle_dead_worker(connection, replace(death, running=job.lease_token))
+        make_due(connection, job.job_id)
+        job = claim_one(connection) if place_of(connection, job.job_id) else job
+    assert requeue_job(connection, job.job_id, scope=ANY) == 2
+
+    again = claim_one(connection)
+
+    assert settle_dead_worker(connection, replace(death, running=again.lease_token)).retried == (job.job_id,)
 
 
 def test_other_failures_do_not_spend_the_crash_budget(connection):

@@ -397,6 +397,17 @@ def test_a_dead_letter_brings_a_hook_job_only_when_its_type_has_one(connection, 
     assert scalar(connection, "SELECT parent_job_id::text FROM runledger.jobs WHERE id = %s", hook.job_id) == job.job_id
 
 
+@pytest.mark.parametrize("end", [end for end in EVERY_END if end is not dead_lettered])
+def test_no_other_end_brings_a_hook_job(connection, end):
+    a_definition(connection, "mail.send", has_dead_letter_hook=True)
+    a_definition(connection, "mail.send.on_dead_letter")
+    job = a_leased_job(connection, "mail.send")
+
+    settle_jobs(connection, [end(job)])
+
+    assert count(connection, "job_queue") == 1
+
+
 def test_an_output_of_json_null_is_stored_as_such(connection):
     job = a_leased_job(connection)
 

@@ -28,8 +28,8 @@ LEASE = (
 )
 CONFIG = "INSERT INTO runledger.job_runtime_configs (job_type, schema_version, config) VALUES ('nobody', 1, '{}')"
 SCHEDULE = (
-    "INSERT INTO runledger.job_schedules (name, job_type, cron_expr, next_fire_at)"
-    " VALUES ('s', 'nobody', '* * * * *', now())"
+    "INSERT INTO runledger.job_schedules (name, job_type, cron_expr, next_slot_at, next_fire_at)"
+    " VALUES ('s', 'nobody', '* * * * *', now(), now())"
 )
 SLOT = (
     f"INSERT INTO runledger.job_queue {COLUMNS}, schedule_id, scheduled_for)"

@@ -508,3 +508,23 @@ def test_a_refused_outcome_is_not_logged_as_confirmed(make_bench: MakeBench, mon
     bench.worker.tick()
 
     assert said == ["job.lease_lost"]
+
+
+def test_a_lease_that_somebody_has_locked_holds_up_no_other_job(
+    make_bench: MakeBench, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "LOCKED_AGAIN_SECONDS", 0.0)
+    bench = make_bench(returning("done"), settle_delay_ms=10_000)
+    locked = bench.enqueue("test")
+    assert bench.worker.tick() == 0.0
+    other = bench.enqueue("test")
+    with psycopg.connect(database_url) as somebody:
+        somebody.execute("SELECT FROM runledger.job_leases WHERE job_id = %s FOR UPDATE", (locked,))
+        for _ in range(10):
+            bench.worker.tick()
+        assert [one.outcome for one in bench.attempts(other)] == [Outcome.SUCCEEDED]
+        assert bench.attempts(locked) == []
+
+    bench.work()
+
+    assert [one.outcome for one in bench.attempts(locked)] == [Outcome.SUCCEEDED]

@@ -1,0 +1,342 @@
+"""The errors of workflows: branches of the tree in ``errors.py``, with the codes under ``workflow.``.
+
+A graph that is wrong as it stands is an ``InvalidWorkflow``: nothing was asked of the database.
+"""
+
+from typing import ClassVar
+
+from runledger.core.errors import (
+    ConflictError,
+    FieldDifference,
+    InternalError,
+    NotFoundError,
+    ValidationError,
+    WaitTimedOut,
+)
+
+# -- what a graph may get wrong ---------------------------------------------------------------------------
+
+
+class InvalidWorkflow(ValidationError):
+    """The graph is wrong as it stands; the subclass says how. ``step_key`` and ``prerequisite_step_key`` name the
+    place, where there is one."""
+
+    code: ClassVar[str] = "workflow.invalid_dag"
+
+    def __init__(
+        self,
+        message: str,
+        internal_message: str | None = None,
+        hint: str | None = None,
+        *,
+        step_key: str | None = None,
+        prerequisite_step_key: str | None = None,
+    ) -> None:
+        super().__init__(message, internal_message, hint)
+        self.step_key = step_key
+        self.prerequisite_step_key = prerequisite_step_key
+
+
+class EmptySteps(InvalidWorkflow):
+    """A run needs at least one step, and so does an append."""
+
+    code = "workflow.invalid_dag_empty"
+
+
+class BlankWorkflowType(InvalidWorkflow):
+    """The workflow type is blank."""
+
+    code = "workflow.invalid_dag_workflow_type_blank"
+
+
+class BlankStepKey(InvalidWorkflow):
+    """The key of a step is blank."""
+
+    code = "workflow.invalid_dag_step_key_blank"
+
+
+class BlankStepJobType(InvalidWorkflow):
+    """A step that runs as a job names no job type."""
+
+    code = "workflow.invalid_dag_job_type_blank"
+
+
+class BlankIdempotencyKey(InvalidWorkflow):
+    """The idempotency key of the run is blank."""
+
+    code = "workflow.invalid_dag_idempotency_key_blank"
+
+
+class BlankResultStepKey(InvalidWorkflow):
+    """The key of the result step is blank."""
+
+    code = "workflow.invalid_dag_result_step_key_blank"
+
+
+class UnknownResultStepKey(InvalidWorkflow):
+    """The result step is none of the steps of the run."""
+
+    code = "workflow.invalid_dag_result_step_unknown"
+
+
+class NonPositiveStepMaxAttempts(InvalidWorkflow):
+    """A step must be attempted at least once."""
+
+    code = "workflow.invalid_dag_step_max_attempts_non_positive"
+
+
+class NonPositiveStepTimeoutSeconds(InvalidWorkflow):
+    """The timeout of a step must be at least one second."""
+
+    code = "workflow.invalid_dag_step_timeout_seconds_non_positive"
+
+
+class ExternalStepJobTypeNotAllowed(InvalidWorkflow):
+    """A gate runs no job, so it has no job type."""
+
+    code = "workflow.invalid_dag_external_step_job_type_not_allowed"
+
+
+class ExternalStepQueueSettingsNotAllowed(InvalidWorkflow):
+    """A gate runs no job, so it has neither priority, attempts, timeout nor stage."""
+
+    code = "workflow.invalid_dag_external_step_queue_settings_not_allowed"
+
+
+class BlankDependencyStepKey(InvalidWorkflow):
+    """The key of a prerequisite is blank."""
+
+    code = "workflow.invalid_dag_dependency_step_key_blank"
+
+
+class DuplicateStepKey(InvalidWorkflow):
+    """Two steps have one key, or a step to append has the key of a step of the run."""
+
+    code = "workflow.invalid_dag_duplicate_step_key"
+
+
+class UnknownStepKey(InvalidWorkflow):
+    """The builder has no step of this key yet; a prerequisite may be added later, the step that waits for it not."""
+
+    code = "workflow.invalid_dag_step_unknown"
+
+
+class MissingDependency(InvalidWorkflow):
+    """A prerequisite is none of the steps."""
+
+    code = "workflow.invalid_dag_missing_dependency"
+
+
+class SelfDependency(InvalidWorkflow):
+    """A step waits for itself."""
+
+    code = "workflow.invalid_dag_self_dependency"
+
+
+class DuplicateDependency(InvalidWorkflow):
+    """A step names one prerequisite twice, in whatever modes."""
+
+    code = "workflow.invalid_dag_duplicate_dependency"
+
+
+class CycleDetected(InvalidWorkflow):
+    """Steps wait for each other in a circle; the message shows one circle."""
+
+    code = "workflow.invalid_dag_cycle"
+
+
+class TooManySteps(InvalidWorkflow):
+    """One request holds at most 10,000 steps."""
+
+    code = "workflow.invalid_dag_too_many_steps"
+
+
+class DependencyCountOverflow(InvalidWorkflow):
+    """One request holds at most 100,000 edges."""
+
+    code = "workflow.invalid_dag_dependency_count_overflow"
+
+
+class InvalidOutputReference(InvalidWorkflow):
+    """``output_of`` names a step that is no direct prerequisite, so its output might not be there in time."""
+
+    code = "workflow.invalid_dag_output_of"
+
+
+# -- what the stored state may answer ---------------------------------------------------------------------
+
+
+class WorkflowDefinitionNotFoundOrDisabled(ValidationError):
+    """The job type of a step has no enabled definition; nothing of the graph was stored."""
+
+    code = "workflow.definition_not_found_or_disabled"
+
+
+class WorkflowRequestConflict(ConflictError):
+    """A key already belongs to a different request; ``differences`` says in which step and field."""
+
+    code: ClassVar[str] = "workflow.conflicting_retry"
+
+    def __init__(self, message: str, differences: tuple[FieldDifference, ...] = ()) -> None:
+        fields = ", ".join(difference.field for difference in differences[:5])
+        super().__init__(f"{message} (differs in: {fields})" if fields else message)
+        self.differences = differences
+
+
+class EnqueueConflictingRetry(WorkflowRequestConflict):
+    """The idempotency key already belongs to a run that was enqueued with a different graph."""
+
+    code = "workflow.enqueue_conflicting_retry"
+
+
+class AppendConflictingRetry(WorkflowRequestConflict):
+    """The mutation key already belongs to a different append."""
+
+    code = "workflow.append_conflicting_retry"
+
+
+class WorkflowSnapshotMissing(ConflictError):
+    """The keyed run carries no snapshot of its request, so a retry cannot be compared with it."""
+
+    code = "workflow.legacy_idempotency_snapshot_missing"
+
+
+class WorkflowAlreadyEnqueued(ConflictError):
+    """The idempotency key of the run is already taken."""
+
+    code = "workflow.already_enqueued"
+
+
+class WorkflowRunNotFound(NotFoundError):
+    """No such run exists in the given scope."""
+
+    code = "workflow.run_not_found"
+
+
+class AppendMutationKeyBlank(ValidationError):
+    """An append needs a key by which its retry is recognised."""
+
+    code = "workflow.append_mutation_key_blank"
+
+
+class AppendTerminalRun(ValidationError):
+    """The run has ended; nothing can be appended to it."""
+
+    code = "workflow.append_terminal_run"
+
+
+class AppendWindowMissing(ValidationError):
+    """The run has no step with the key of the append window."""
+
+    code = "workflow.append_window_missing"
+
+
+class AppendWindowNotExternal(ValidationError):
+    """The append window must be a gate; this step is a job."""
+
+    code = "workflow.append_window_not_external"
+
+
+class AppendWindowNotOpen(ValidationError):
+    """The gate that serves as append window does not wait now, so the run might end meanwhile."""
+
+    code = "workflow.append_window_not_open"
+
+
+class ExternalStepNotFound(NotFoundError):
+    """No such step exists in the given scope."""
+
+    code = "workflow.external_step_not_found"
+
+
+class ExternalStepNotExternal(ValidationError):
+    """The step is a job; only a gate is completed from outside."""
+
+    code = "workflow.external_step_not_external"
+
+
+class ExternalStepNotWaiting(ValidationError):
+    """The gate does not wait yet: its own prerequisites have not ended."""
+
+    code = "workflow.external_step_not_waiting"
+
+
+class ExternalStepInvalidTerminalStatus(ValidationError):
+    """A gate ends as Succeeded, Failed or Canceled, and in no other way."""
+
+    code = "workflow.external_step_invalid_terminal_status"
+
+
+class ExternalStepOutputInvalidStatus(ValidationError):
+    """Only a gate that succeeds has an output."""
+
+    code = "workflow.external_step_output_invalid_status"
+
+
+class ExternalStepConflictingCompletionRetry(ConflictError):
+    """The gate was already completed in another way, or with another reason, code or message."""
+
+    code = "workflow.external_step_conflicting_completion_retry"
+
+
+class ExternalStepConflictingOutputRetry(ConflictError):
+    """The gate already succeeded with another output."""
+
+    code = "workflow.external_step_conflicting_output_retry"
+
+
+class WorkflowReleaseConflict(ConflictError):
+    """Another transaction held the run for too long; the same call may succeed now."""
+
+    code = "workflow.release_conflict"
+
+
+class WorkflowInternalState(InternalError):
+    """The stored graph contradicts itself; nothing was written."""
+
+    code = "workflow.internal_state"
+
+
+class WorkflowWaitTimedOut(WaitTimedOut):
+    """The run had not ended when the caller's patience did; the run itself goes on."""
+
+    code = "workflow.result_wait_timeout"
+
+
+# -- READ COMMITTED is required where something is decided after a wait for a lock ------------------------
+
+
+class WorkflowUnsupportedIsolation(ValidationError):
+    """This operation decides after a lock wait and needs READ COMMITTED."""
+
+    code: ClassVar[str] = "workflow.unsupported_isolation"
+
+
+class WorkflowEnqueueUnsupportedIsolation(WorkflowUnsupportedIsolation):
+    """A keyed enqueue of a run needs READ COMMITTED."""
+
+    code = "workflow.enqueue_idempotency_unsupported_isolation"
+
+
+class AppendUnsupportedIsolation(WorkflowUnsupportedIsolation):
+    """An append needs READ COMMITTED."""
+
+    code = "workflow.append_unsupported_isolation"
+
+
+class CancelUnsupportedIsolation(WorkflowUnsupportedIsolation):
+    """The cancellation of a run needs READ COMMITTED."""
+
+    code = "workflow.cancel_unsupported_isolation"
+
+
+class TerminalCompletionUnsupportedIsolation(WorkflowUnsupportedIsolation):
+    """Ending a job of a run needs READ COMMITTED."""
+
+    code = "workflow.terminal_completion_unsupported_isolation"
+
+
+class ExternalCompletionUnsupportedIsolation(WorkflowUnsupportedIsolation):
+    """The completion of a gate needs READ COMMITTED."""
+
+    code = "workflow.external_completion_unsupported_isolation"

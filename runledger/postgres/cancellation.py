@@ -1,0 +1,127 @@
+"""What a cancellation leaves behind, of one job or of all live jobs of a run: ended attempts, records, timeline."""
+
+from typing import Any
+
+from sqlalchemy import CTE, Text, func, insert, null, select, update
+
+from runledger.core.states import JobEventType, JobStatus, Outcome
+from runledger.postgres import tables
+from runledger.postgres.expressions import CLOCK, ZERO, as_text, constant, literal, parameter
+from runledger.postgres.tables import job_attempts, job_events, job_leases, job_queue
+
+_record = job_queue.c
+_reason = parameter("reason", Text)
+_actor = parameter("actor", Text)
+_of_lease = (
+    job_leases.c.lease_token,
+    job_leases.c.lease_expires_at,
+    job_leases.c.checkpoint,
+    job_leases.c.progress_done,
+    job_leases.c.progress_total,
+)
+
+
+def _waiting(place: Any) -> Any:
+    nothing = (null().cast(column.type).label(column.name) for column in _of_lease)
+    return select(place.c.job_id, place.c.run_number, place.c.attempt, *nothing)
+
+
+def canceled(ready: Any, scheduled: Any, leased: Any) -> Any:
+    """The jobs whose rows were deleted from their places are CANCELED, with the id and the lease token of each; a
+    running attempt has ended with its lease."""
+    taken = _taken(ready, scheduled, leased)
+    return select(as_text(taken.c.job_id), taken.c.lease_token).add_cte(
+        _attempted(leased), _completed(taken), _told(taken)
+    )
+
+
+def _taken(ready: Any, scheduled: Any, leased: Any) -> CTE:
+    """Where each job was, in one shape."""
+    return (
+        _waiting(ready)
+        .union_all(
+            _waiting(scheduled),
+            select(
+                leased.c.job_id,
+                leased.c.run_number,
+                leased.c.attempt,
+                *(leased.c[column.name] for column in _of_lease),
+            ),
+        )
+        .cte("taken")
+    )
+
+
+def _attempted(leased: Any) -> CTE:
+    return (
+        insert(job_attempts)
+        .from_select(
+            [
+                "job_id",
+                "lease_token",
+                "run_number",
+                "attempt",
+                "leased_at",
+                "finished_at",
+                "outcome",
+                "worker_id",
+                "error_code",
+                "error_message",
+            ],
+            select(
+                leased.c.job_id,
+                leased.c.lease_token,
+                leased.c.run_number,
+                leased.c.attempt,
+                leased.c.leased_at,
+                CLOCK,
+                literal(Outcome.CANCELED, tables.job_outcome),
+                leased.c.worker_id,
+                constant("job.canceled"),
+                _reason,
+            ),
+        )
+        .cte("attempted")
+    )
+
+
+def _completed(taken: CTE) -> CTE:
+    return (
+        update(job_queue)
+        .where(_record.id == taken.c.job_id)
+        .values(
+            final_status=literal(JobStatus.CANCELED, tables.job_status),
+            finished_at=CLOCK,
+            quiesces_at=taken.c.lease_expires_at,
+            run_number=taken.c.run_number,
+            attempt=taken.c.attempt,
+            status_reason=func.coalesce(_reason, constant("CANCELED")),
+            checkpoint=func.coalesce(taken.c.checkpoint, _record.checkpoint),
+            progress_done=func.coalesce(taken.c.progress_done, _record.progress_done),
+            progress_total=func.coalesce(taken.c.progress_total, _record.progress_total),
+        )
+        .cte("completed")
+    )
+
+
+def _told(taken: CTE) -> CTE:
+    return (
+        insert(job_events)
+        .from_select(
+            ["job_id", "run_number", "attempt", "event_type", "actor", "reason", "detail"],
+            select(
+                taken.c.job_id,
+                taken.c.run_number,
+                func.nullif(taken.c.attempt, ZERO),
+                literal(JobEventType.CANCELED, tables.job_event_type),
+                _actor,
+                _reason,
+                func.jsonb_strip_nulls(
+                    func.jsonb_build_object(
+                        constant("lease_token"), taken.c.lease_token, constant("quiesces_at"), taken.c.lease_expires_at
+                    )
+                ),
+            ),
+        )
+        .cte("told")
+    )

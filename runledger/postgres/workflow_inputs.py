@@ -1,0 +1,58 @@
+"""What a job of a workflow run needs besides what every claim returns: the key of its step, and its inputs.
+
+Asked in a statement of its own, for claimed workflow jobs only, so that the hot claim of plain jobs stays as it is.
+Outputs of steps that have ended never change, so it does not matter when it is asked.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Text, Uuid, case, cast, func, literal_column, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from runledger.core.gate import DECODE_LIMIT
+from runledger.core.jobs import ClaimedJob
+from runledger.postgres.arrays import plain_array
+from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.expressions import as_text, constant, parameter
+from runledger.postgres.statements import Statement
+from runledger.postgres.tables import job_queue, workflow_step_dependencies, workflow_steps
+
+TOO_LARGE = "the inputs of the step are too large"
+
+_step, _edge = workflow_steps.c, workflow_step_dependencies.c
+_source, _source_job = workflow_steps.alias("source"), job_queue.alias("source_job")
+_output = func.coalesce(_source.c.output, _source_job.c.output, cast(constant("null"), JSONB))
+_is_small = func.sum(func.pg_column_size(_output)) <= literal_column(str(DECODE_LIMIT))
+_inputs = (
+    select(
+        case(
+            (_is_small, as_text(func.jsonb_object_agg(_source.c.step_key, _output))),
+            (func.count() > literal_column("0"), cast(func.to_jsonb(cast(constant(TOO_LARGE), Text)), Text)),
+        )
+    )
+    .select_from(
+        workflow_step_dependencies.join(_source, _source.c.id == _edge.prerequisite_step_id).outerjoin(
+            _source_job, _source_job.c.id == _source.c.job_id
+        )
+    )
+    .where(_edge.dependent_step_id == _step.id)
+    .correlate(workflow_steps)
+    .scalar_subquery()
+)
+SELECT_INPUTS = Statement(
+    "select_inputs_of_claimed",
+    select(as_text(job_queue.c.id), _step.step_key, _inputs)
+    .select_from(job_queue.join(workflow_steps, _step.id == job_queue.c.workflow_step_id))
+    .where(job_queue.c.id == func.any(parameter("job_ids", ARRAY(Uuid)))),
+)
+
+
+def add_inputs(ledger: LedgerConnection, jobs: Sequence[ClaimedJob]) -> None:
+    """Those of these jobs that belong to a workflow run know their step key and the outputs of their prerequisites:
+    null for one that has no output. Asks nothing when there is none. Locks nothing."""
+    of_runs = {job.job_id: job for job in jobs if job.workflow_run_id is not None}
+    if not of_runs:
+        return
+    for job_id, step_key, inputs in ledger.fetch(SELECT_INPUTS, {"job_ids": plain_array(of_runs)}):
+        of_runs[job_id].step_key = step_key
+        of_runs[job_id].inputs = inputs
