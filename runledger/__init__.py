@@ -8,6 +8,7 @@ or catches an error, or prints its version, needs neither.
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from runledger.core import workflow_errors
 from runledger.core.context import JobContext
 from runledger.core.definitions import JobDefinition, RetryPolicy
 from runledger.core.errors import (
@@ -81,7 +82,37 @@ from runledger.core.handlers import DeadLetterInfo, JobHandler
 from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
 from runledger.core.requests import JobRequest
 from runledger.core.schedules import JobSchedule, ScheduleRequest, ScheduleSync
-from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, MissedPolicy, Outcome, OverlapPolicy
+from runledger.core.states import (
+    JobEventType,
+    JobStage,
+    JobStatus,
+    LogLevel,
+    MissedPolicy,
+    Outcome,
+    OverlapPolicy,
+    ReleaseMode,
+    StepKind,
+    WorkflowRunStatus,
+    WorkflowStepStatus,
+)
+from runledger.core.workflow_builder import WorkflowDagBuilder
+from runledger.core.workflow_errors import *  # noqa: F403 - fifty classes, each named in its __all__
+from runledger.core.workflows import (
+    AppendedSteps,
+    AppendOutcome,
+    Canceled,
+    EnqueuedWorkflowRun,
+    Failed,
+    OutputOf,
+    StepDependency,
+    StepRequest,
+    Succeeded,
+    WorkflowRun,
+    WorkflowRunRequest,
+    WorkflowStep,
+    WorkflowStepDependency,
+    output_of,
+)
 
 if TYPE_CHECKING:
     from runledger.catalog import JobCatalog
@@ -105,6 +136,17 @@ if TYPE_CHECKING:
         set_job_schedule_next_fire_at,
         upsert_job_schedule,
     )
+    from runledger.postgres.workflow_append import append_workflow_steps
+    from runledger.postgres.workflow_cancel import cancel_workflow_run
+    from runledger.postgres.workflow_gates import complete_external_workflow_step
+    from runledger.postgres.workflow_reads import (
+        get_workflow_run,
+        get_workflow_run_id_for_job,
+        list_workflow_runs,
+        list_workflow_step_dependencies,
+        list_workflow_steps,
+    )
+    from runledger.postgres.workflow_runs import enqueue_workflow_run
     from runledger.runtime.config import JobsConfig
     from runledger.runtime.supervisor import Supervisor
 
@@ -133,6 +175,15 @@ else:
         "set_job_schedule_next_fire_at": "runledger.postgres.schedules",
         "upsert_job_schedule": "runledger.postgres.schedules",
         "trigger_job_schedule": "runledger.postgres.firing",
+        "append_workflow_steps": "runledger.postgres.workflow_append",
+        "cancel_workflow_run": "runledger.postgres.workflow_cancel",
+        "complete_external_workflow_step": "runledger.postgres.workflow_gates",
+        "enqueue_workflow_run": "runledger.postgres.workflow_runs",
+        "get_workflow_run": "runledger.postgres.workflow_reads",
+        "get_workflow_run_id_for_job": "runledger.postgres.workflow_reads",
+        "list_workflow_runs": "runledger.postgres.workflow_reads",
+        "list_workflow_steps": "runledger.postgres.workflow_reads",
+        "list_workflow_step_dependencies": "runledger.postgres.workflow_reads",
         "JobsConfig": "runledger.runtime.config",
         "Supervisor": "runledger.runtime.supervisor",
     }
@@ -206,12 +257,43 @@ __all__ = [
     "trigger_job_schedule",
     "get_job_schedule",
     "list_job_schedules",
+    # workflows: what is asked
+    "WorkflowDagBuilder",
+    "WorkflowRunRequest",
+    "StepRequest",
+    "StepDependency",
+    "OutputOf",
+    "output_of",
+    "Succeeded",
+    "Failed",
+    "Canceled",
+    # workflows, on a connection
+    "enqueue_workflow_run",
+    "append_workflow_steps",
+    "complete_external_workflow_step",
+    "cancel_workflow_run",
+    "get_workflow_run",
+    "get_workflow_run_id_for_job",
+    "list_workflow_runs",
+    "list_workflow_steps",
+    "list_workflow_step_dependencies",
+    # workflows: what is answered
+    "EnqueuedWorkflowRun",
+    "AppendedSteps",
+    "AppendOutcome",
+    "WorkflowRun",
+    "WorkflowStep",
+    "WorkflowStepDependency",
     # states
     "JobStatus",
     "JobStage",
     "JobEventType",
     "Outcome",
     "LogLevel",
+    "WorkflowRunStatus",
+    "WorkflowStepStatus",
+    "StepKind",
+    "ReleaseMode",
     # the schema
     "migrate",
     "ensure_schema_compatible",
@@ -288,3 +370,4 @@ __all__ = [
     "InvalidConfiguration",
     "AppNotImportable",
 ]
+__all__ += workflow_errors.__all__

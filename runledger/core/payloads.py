@@ -46,11 +46,18 @@ class PayloadType:
         return written
 
     def from_json(self, value: JsonValue) -> Any:
-        """The instance that the handler gets, without what a scheduler added. Raises InvalidPayload with the path."""
+        """The instance that the handler gets; without what a scheduler added, unless its type has room for that.
+        Raises InvalidPayload with the path."""
         if self.shape is PLAIN:
             return value
         if isinstance(value, dict) and ORIGIN_KEY in value:
-            value = {key: item for key, item in value.items() if key != ORIGIN_KEY}
+            try:
+                return self._read(value)
+            except InvalidPayload:
+                value = {key: item for key, item in value.items() if key != ORIGIN_KEY}
+        return self._read(value)
+
+    def _read(self, value: JsonValue) -> Any:
         try:
             return self.shape.read(value, "payload")
         except RecursionError:

@@ -4,11 +4,11 @@ Every call is complete when it returns; nothing of the caller's is held between 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from uuid import UUID
 
 from runledger.core.errors import InvalidConfiguration, WaitTimedOut
@@ -16,11 +16,17 @@ from runledger.core.jobs import EnqueuedJob, Job, JsonValue, Scope
 from runledger.core.limits import MAX_DELAY_SECONDS, check_number, check_seconds
 from runledger.core.requests import JobRequest
 from runledger.core.states import JobStage
+from runledger.core.workflow_errors import WorkflowWaitTimedOut
+from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRun, WorkflowRunRequest
 from runledger.database.database import POOL_SIZE, Database
 from runledger.database.settings import URL_VARIABLES, url_from_environment
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
 from runledger.postgres.reads import get_job
+from runledger.postgres.workflow_reads import get_workflow_run
+from runledger.postgres.workflow_runs import enqueue_workflow_run
+
+Seen = TypeVar("Seen")
 
 SHORTEST_POLL_SECONDS = 0.001
 POLL_GROWTH = 1.25
@@ -105,19 +111,30 @@ class Ledger:
         Looks at once, then every ``poll_seconds``, with pauses that grow to eight times as much. Holds no connection
         between two looks. Raises WaitTimedOut, JobNotFound, or InvalidRequest for a pause below a millisecond.
         """
-        pause = check_number(poll_seconds, field="poll_seconds", low=SHORTEST_POLL_SECONDS, high=MAX_DELAY_SECONDS)
-        longest_pause = pause * LONGEST_POLL_FACTOR
-        patience = MAX_DELAY_SECONDS if timeout_seconds is None else timeout_seconds
-        deadline = time.monotonic() + check_seconds(patience, field="timeout_seconds")
-        while True:
-            job = self.get_job(job_id)
+        for job in _looks(lambda: self.get_job(job_id), timeout_seconds, poll_seconds):
             if job.status.is_final:
                 return job
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise WaitTimedOut(f"the job is still {job.status} after {patience:g} seconds")
-            time.sleep(min(pause, remaining))
-            pause = min(pause * POLL_GROWTH, longest_pause)
+        raise WaitTimedOut(f"the job is still {job.status} after {timeout_seconds or 0:g} seconds")
+
+    def enqueue_workflow_run(self, request: WorkflowRunRequest) -> EnqueuedWorkflowRun:
+        """The run is stored and committed. Raises as ``enqueue_workflow_run`` does."""
+        with self.begin() as connection:
+            return enqueue_workflow_run(connection, request)
+
+    def get_workflow_run(self, run_id: UUID | str, *, scope: Scope | None = None) -> WorkflowRun:
+        """The run as it is now, of any organization unless ``scope`` says otherwise. Raises WorkflowRunNotFound."""
+        with self.database.autocommit() as connection:
+            return get_workflow_run(connection, run_id, scope=Scope.any() if scope is None else scope)
+
+    def wait_for_workflow_run(
+        self, run_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = 0.25
+    ) -> WorkflowRun:
+        """The run after it has ended, in whatever way; waits as ``wait_for_job`` does. Raises WorkflowWaitTimedOut,
+        WorkflowRunNotFound or InvalidRequest."""
+        for run in _looks(lambda: self.get_workflow_run(run_id), timeout_seconds, poll_seconds):
+            if run.status.is_final:
+                return run
+        raise WorkflowWaitTimedOut(f"the run is still {run.status} after {timeout_seconds or 0:g} seconds")
 
     def close(self) -> None:
         """Every connection of this process is closed; the next call opens new ones."""
@@ -130,3 +147,18 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _looks(look: Callable[[], Seen], timeout_seconds: float | None, poll_seconds: float) -> Iterator[Seen]:
+    """What ``look`` answers at once and after each pause, until the patience ends; the last look is at its very end."""
+    pause = check_number(poll_seconds, field="poll_seconds", low=SHORTEST_POLL_SECONDS, high=MAX_DELAY_SECONDS)
+    longest_pause = pause * LONGEST_POLL_FACTOR
+    patience = MAX_DELAY_SECONDS if timeout_seconds is None else timeout_seconds
+    deadline = time.monotonic() + check_seconds(patience, field="timeout_seconds")
+    while True:
+        yield look()
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return
+        time.sleep(min(pause, remaining))
+        pause = min(pause * POLL_GROWTH, longest_pause)

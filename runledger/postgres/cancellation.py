@@ -35,7 +35,7 @@ def canceled(ready: Any, scheduled: Any, leased: Any) -> Any:
     )
 
 
-def _taken(ready: Any, scheduled: Any, leased: Any) -> CTE:
+def _taken(ready: Any, scheduled: Any, leased: Any) -> Any:
     """Where each job was, in one shape."""
     return (
         _waiting(ready)

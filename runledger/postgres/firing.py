@@ -93,9 +93,10 @@ _live_job = (
 )
 LOCK_SCHEDULE = Statement(
     "lock_schedule",
-    select(as_text(_schedule.id), as_microseconds(NOW))
+    select(as_text(_schedule.id), as_microseconds(NOW), job_definitions.c.is_enabled)
+    .select_from(job_schedules.join(job_definitions, job_definitions.c.job_type == _schedule.job_type))
     .where(_schedule.name == parameter("name", Text))
-    .with_for_update(),
+    .with_for_update(of=job_schedules),
 )
 NOTE_TRIGGERED = Statement(
     "note_triggered_schedule",

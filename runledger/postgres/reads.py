@@ -5,9 +5,7 @@ NULL; the planner sees the values and folds them away.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, Text, Uuid, and_, func, or_, select, tuple_
@@ -16,9 +14,10 @@ from runledger.core import errors
 from runledger.core.jobs import Attempt, DeadLetter, Job, JobEvent, JobLog, Scope
 from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, Outcome
 from runledger.postgres import tables
+from runledger.postgres.columns import Columns, decoded, decoded_json, decoded_moment, decoded_uuid, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import as_microseconds, as_text, constant, from_microseconds, parameter
-from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.postgres.expressions import as_microseconds, as_text, constant, parameter
+from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import (
     job_attempts,
     job_dead_letters,
@@ -31,42 +30,8 @@ from runledger.postgres.tables import (
 LARGEST_PAGE = 1_000
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _tags(text: str | None) -> tuple[str, ...]:
     return tuple(json.loads(text)) if text else ()
-
-
-def _uuid(text: str | None) -> UUID | None:
-    return None if text is None else UUID(text)
-
-
-def _json(text: str | None) -> Any:
-    """Stored JSON for people: a value that does not decode is shown as its text, so that it can be looked at."""
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _moment(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_microseconds(microseconds)
-
-
-_Columns: TypeAlias = tuple[tuple[ColumnElement[Any], Callable[[Any], Any]], ...]
-"""A column and how its value is read, in the order of the fields of the value it becomes."""
-
-
-def _selected(columns: _Columns) -> tuple[ColumnElement[Any], ...]:
-    return tuple(column for column, _ in columns)
-
-
-def _decoded(columns: _Columns, row: Row) -> Iterator[Any]:
-    return (read(value) for (_, read), value in zip(columns, row, strict=True))
 
 
 def in_scope(organization_id: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -85,43 +50,43 @@ def _matches(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
 
 
 _job = jobs.c
-_JOB: _Columns = (
+_JOB: Columns = (
     (as_text(_job.id), UUID),
-    (_job.job_type, _same),
-    (as_text(_job.organization_id), _uuid),
+    (_job.job_type, same),
+    (as_text(_job.organization_id), decoded_uuid),
     (as_text(_job.status), JobStatus),
     (_job.stage, JobStage),
-    (_job.priority, _same),
-    (_job.run_number, _same),
-    (_job.attempt, _same),
-    (_job.max_attempts, _same),
-    (_job.timeout_seconds, _same),
-    (as_text(_job.payload), _json),
-    (as_text(_job.output), _json),
-    (as_text(_job.checkpoint), _json),
-    (_job.progress_done, _same),
-    (_job.progress_total, _same),
+    (_job.priority, same),
+    (_job.run_number, same),
+    (_job.attempt, same),
+    (_job.max_attempts, same),
+    (_job.timeout_seconds, same),
+    (as_text(_job.payload), decoded_json),
+    (as_text(_job.output), decoded_json),
+    (as_text(_job.checkpoint), decoded_json),
+    (_job.progress_done, same),
+    (_job.progress_total, same),
     (as_text(func.to_jsonb(_job.tags)), _tags),
-    (_job.idempotency_key, _same),
-    (as_text(_job.workflow_run_id), _uuid),
-    (as_microseconds(_job.created_at), _moment),
-    (as_microseconds(_job.next_run_at), _moment),
-    (as_microseconds(_job.expires_at), _moment),
-    (as_microseconds(_job.leased_at), _moment),
-    (as_microseconds(_job.lease_expires_at), _moment),
-    (_job.worker_id, _same),
-    (as_microseconds(_job.finished_at), _moment),
-    (_job.status_reason, _same),
-    (_job.last_error_code, _same),
-    (_job.last_error_message, _same),
+    (_job.idempotency_key, same),
+    (as_text(_job.workflow_run_id), decoded_uuid),
+    (as_microseconds(_job.created_at), decoded_moment),
+    (as_microseconds(_job.next_run_at), decoded_moment),
+    (as_microseconds(_job.expires_at), decoded_moment),
+    (as_microseconds(_job.leased_at), decoded_moment),
+    (as_microseconds(_job.lease_expires_at), decoded_moment),
+    (_job.worker_id, same),
+    (as_microseconds(_job.finished_at), decoded_moment),
+    (_job.status_reason, same),
+    (_job.last_error_code, same),
+    (_job.last_error_message, same),
 )
 SELECT_JOB = Statement(
     "select_job",
-    select(*_selected(_JOB)).where(_job.id == parameter("job_id", Uuid)).where(in_scope(_job.organization_id)),
+    select(*selected(_JOB)).where(_job.id == parameter("job_id", Uuid)).where(in_scope(_job.organization_id)),
 )
 LIST_JOBS = Statement(
     "list_jobs",
-    select(*_selected(_JOB))
+    select(*selected(_JOB))
     .where(in_scope(_job.organization_id))
     .where(or_(parameter("job_type", Text).is_(None), _job.job_type == parameter("job_type", Text)))
     .where(_matches(_job.status, "status"))
@@ -131,27 +96,27 @@ LIST_JOBS = Statement(
 )
 
 _attempt = job_attempts.c
-_ATTEMPT: _Columns = (
+_ATTEMPT: Columns = (
     (as_text(_attempt.job_id), UUID),
-    (_attempt.run_number, _same),
-    (_attempt.attempt, _same),
-    (_attempt.lease_token, _same),
+    (_attempt.run_number, same),
+    (_attempt.attempt, same),
+    (_attempt.lease_token, same),
     (as_text(_attempt.outcome), Outcome),
-    (_attempt.worker_id, _same),
-    (as_microseconds(_attempt.leased_at), _moment),
-    (as_microseconds(_attempt.started_at), _moment),
-    (as_microseconds(_attempt.finished_at), _moment),
-    (_attempt.error_code, _same),
-    (_attempt.error_message, _same),
-    (_attempt.traceback, _same),
-    (as_microseconds(_attempt.retry_at), _moment),
-    (_attempt.exit_signal, _same),
-    (_attempt.cpu_ms, _same),
-    (_attempt.max_rss_kb, _same),
+    (_attempt.worker_id, same),
+    (as_microseconds(_attempt.leased_at), decoded_moment),
+    (as_microseconds(_attempt.started_at), decoded_moment),
+    (as_microseconds(_attempt.finished_at), decoded_moment),
+    (_attempt.error_code, same),
+    (_attempt.error_message, same),
+    (_attempt.traceback, same),
+    (as_microseconds(_attempt.retry_at), decoded_moment),
+    (_attempt.exit_signal, same),
+    (_attempt.cpu_ms, same),
+    (_attempt.max_rss_kb, same),
 )
 LIST_ATTEMPTS = Statement(
     "list_job_attempts",
-    select(*_selected(_ATTEMPT))
+    select(*selected(_ATTEMPT))
     .select_from(job_attempts.join(job_queue, job_queue.c.id == _attempt.job_id))
     .where(_attempt.job_id == parameter("job_id", Uuid))
     .where(in_scope(job_queue.c.organization_id))
@@ -160,19 +125,19 @@ LIST_ATTEMPTS = Statement(
 )
 
 _event = job_timeline.c
-_EVENT: _Columns = (
+_EVENT: Columns = (
     (as_text(_event.job_id), UUID),
     (as_text(_event.event_type), JobEventType),
-    (_event.run_number, _same),
-    (_event.attempt, _same),
-    (as_microseconds(_event.occurred_at), _moment),
-    (_event.actor, _same),
-    (_event.reason, _same),
-    (as_text(_event.detail), _json),
+    (_event.run_number, same),
+    (_event.attempt, same),
+    (as_microseconds(_event.occurred_at), decoded_moment),
+    (_event.actor, same),
+    (_event.reason, same),
+    (as_text(_event.detail), decoded_json),
 )
 LIST_EVENTS = Statement(
     "list_job_events",
-    select(*_selected(_EVENT))
+    select(*selected(_EVENT))
     .select_from(job_timeline.join(job_queue, job_queue.c.id == _event.job_id))
     .where(_event.job_id == parameter("job_id", Uuid))
     .where(in_scope(job_queue.c.organization_id))
@@ -181,19 +146,19 @@ LIST_EVENTS = Statement(
 )
 
 _log = job_logs.c
-_LOG: _Columns = (
-    (_log.id, _same),
+_LOG: Columns = (
+    (_log.id, same),
     (as_text(_log.job_id), UUID),
-    (_log.run_number, _same),
-    (_log.attempt, _same),
+    (_log.run_number, same),
+    (_log.attempt, same),
     (as_text(_log.level), LogLevel),
-    (_log.message, _same),
-    (as_text(_log.fields), _json),
-    (as_microseconds(_log.occurred_at), _moment),
+    (_log.message, same),
+    (as_text(_log.fields), decoded_json),
+    (as_microseconds(_log.occurred_at), decoded_moment),
 )
 LIST_LOGS = Statement(
     "list_job_logs",
-    select(*_selected(_LOG))
+    select(*selected(_LOG))
     .select_from(job_logs.join(job_queue, job_queue.c.id == _log.job_id))
     .where(_log.job_id == parameter("job_id", Uuid))
     .where(_log.id > parameter("after", BigInteger))
@@ -203,21 +168,21 @@ LIST_LOGS = Statement(
 )
 
 _dead = job_dead_letters.c
-_DEAD_LETTER: _Columns = (
+_DEAD_LETTER: Columns = (
     (as_text(_dead.job_id), UUID),
-    (_dead.job_type, _same),
-    (as_text(_dead.organization_id), _uuid),
-    (_dead.run_number, _same),
-    (_dead.attempt, _same),
-    (_dead.error_code, _same),
-    (_dead.error_message, _same),
-    (as_text(_dead.payload_snapshot), _json),
-    (as_text(_dead.checkpoint_snapshot), _json),
-    (as_microseconds(_dead.failed_at), _moment),
+    (_dead.job_type, same),
+    (as_text(_dead.organization_id), decoded_uuid),
+    (_dead.run_number, same),
+    (_dead.attempt, same),
+    (_dead.error_code, same),
+    (_dead.error_message, same),
+    (as_text(_dead.payload_snapshot), decoded_json),
+    (as_text(_dead.checkpoint_snapshot), decoded_json),
+    (as_microseconds(_dead.failed_at), decoded_moment),
 )
 LIST_DEAD_LETTERS = Statement(
     "list_dead_letters",
-    select(*_selected(_DEAD_LETTER))
+    select(*selected(_DEAD_LETTER))
     .where(in_scope(_dead.organization_id))
     .where(or_(parameter("job_type", Text).is_(None), _dead.job_type == parameter("job_type", Text)))
     .where(
@@ -241,7 +206,7 @@ def get_job(connection: AnyConnection, job_id: UUID | str, *, scope: Scope) -> J
     rows = borrow(connection).fetch(SELECT_JOB, scoped(scope) | {"job_id": _identity(job_id)})
     if not rows:
         raise errors.JobNotFound("no such job in this scope")
-    return Job(*_decoded(_JOB, rows[0]))
+    return Job(*decoded(_JOB, rows[0]))
 
 
 def list_jobs(
@@ -260,7 +225,7 @@ def list_jobs(
         "before": None if before is None else _identity(before),
         "limit": check_page(limit),
     }
-    return [Job(*_decoded(_JOB, row)) for row in borrow(connection).fetch(LIST_JOBS, parameters)]
+    return [Job(*decoded(_JOB, row)) for row in borrow(connection).fetch(LIST_JOBS, parameters)]
 
 
 def list_job_attempts(
@@ -268,7 +233,7 @@ def list_job_attempts(
 ) -> list[Attempt]:
     """The ended attempts of a job in order; an open one is its lease, shown by ``get_job``."""
     rows = borrow(connection).fetch(LIST_ATTEMPTS, _of_job(job_id, scope, limit))
-    return [Attempt(*_decoded(_ATTEMPT, row)) for row in rows]
+    return [Attempt(*decoded(_ATTEMPT, row)) for row in rows]
 
 
 def list_job_events(
@@ -276,7 +241,7 @@ def list_job_events(
 ) -> list[JobEvent]:
     """The timeline of a job: what its record and attempts say and what was stored beside them, in order."""
     rows = borrow(connection).fetch(LIST_EVENTS, _of_job(job_id, scope, limit))
-    return [JobEvent(*_decoded(_EVENT, row)) for row in rows]
+    return [JobEvent(*decoded(_EVENT, row)) for row in rows]
 
 
 def list_job_logs(
@@ -284,7 +249,7 @@ def list_job_logs(
 ) -> list[JobLog]:
     """What the handler wrote down, in order; pass the last ``log_id`` of a page as ``after`` to get the next one."""
     rows = borrow(connection).fetch(LIST_LOGS, _of_job(job_id, scope, limit) | {"after": after})
-    return [JobLog(*_decoded(_LOG, row)) for row in rows]
+    return [JobLog(*decoded(_LOG, row)) for row in rows]
 
 
 def list_dead_letters(
@@ -305,7 +270,7 @@ def list_dead_letters(
         "limit": check_page(limit),
     }
     rows = borrow(connection).fetch(LIST_DEAD_LETTERS, parameters)
-    return [DeadLetter(*_decoded(_DEAD_LETTER, row)) for row in rows]
+    return [DeadLetter(*decoded(_DEAD_LETTER, row)) for row in rows]
 
 
 def scoped(scope: Scope) -> Parameters:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Integer, Text, Uuid, case, cast, delete, func, or_, select, update
+from sqlalchemy import Boolean, Integer, Text, Uuid, case, cast, delete, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -96,7 +96,7 @@ UPSERT_SCHEDULES = Statement(
         index_elements=["name"],
         set_={name: _new[name] for name in _SETTINGS}
         | {name: case((_is_retimed, _new[name]), else_=_stored[name]) for name in ("next_slot_at", "next_fire_at")}
-        | {"is_active": _switch, "last_error_code": None, "last_error_message": None, "updated_at": NOW},
+        | {"is_active": _switch, "last_error_code": null(), "last_error_message": null(), "updated_at": NOW},
         where=or_(*(_stored[name].is_distinct_from(_new[name]) for name in _SETTINGS), _stored.is_active != _switch),
     ).returning(_stored.name),
 )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from runledger.core import errors
 from runledger.core.errors import RunledgerError
+from runledger.core.workflow_errors import WorkflowAlreadyEnqueued, WorkflowSnapshotMissing
 
 _BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
     "uq_job_queue_type_idempotency_org": (errors.AlreadyEnqueued, "the idempotency key is already taken"),
@@ -17,6 +18,12 @@ _BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
     "ck_job_queue_idempotency_enqueue_request": (
         errors.RequestSnapshotMissing,
         "a keyed job must carry the snapshot of its request",
+    ),
+    "uq_workflow_runs_type_idempotency_org": (WorkflowAlreadyEnqueued, "the idempotency key is already taken"),
+    "uq_workflow_runs_type_idempotency_global": (WorkflowAlreadyEnqueued, "the idempotency key is already taken"),
+    "ck_workflow_runs_idempotency_enqueue_request": (
+        WorkflowSnapshotMissing,
+        "a keyed run must carry the snapshot of its request",
     ),
     "ck_job_leases_progress": (errors.InvalidProgress, "progress must be 0 <= done <= total"),
     "job_runtime_configs_job_type_fkey": (errors.DefinitionNotFound, "no definition of this job type is stored"),

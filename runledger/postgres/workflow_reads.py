@@ -10,20 +10,10 @@ from runledger.core.jobs import Scope
 from runledger.core.states import JobStatus, ReleaseMode, StepKind, WorkflowRunStatus, WorkflowStepStatus
 from runledger.core.workflows import WorkflowRun, WorkflowStep, WorkflowStepDependency
 from runledger.postgres import tables
+from runledger.postgres.columns import Columns, decoded, decoded_json, decoded_moment, decoded_uuid, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import as_microseconds, as_text, constant, literal, parameter
-from runledger.postgres.reads import (
-    Columns,
-    decoded,
-    decoded_json,
-    decoded_moment,
-    decoded_uuid,
-    in_scope,
-    page_size,
-    same,
-    scoped,
-    selected,
-)
+from runledger.postgres.expressions import ZERO, as_microseconds, as_text, literal, parameter
+from runledger.postgres.reads import check_page, in_scope, scoped
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import (
     job_leases,
@@ -73,7 +63,7 @@ LIST_RUNS = Statement(
     "list_workflow_runs",
     select(*selected(_RUN))
     .where(in_scope(_run.organization_id))
-    .where(or_(_type.is_(None), func.strpos(func.lower(_run.workflow_type), func.lower(_type)) > 0))
+    .where(or_(_type.is_(None), func.strpos(func.lower(_run.workflow_type), func.lower(_type)) > ZERO))
     .where(or_(_status.is_(None), as_text(_run.status) == _status))
     .where(or_(_before.is_(None), _run.id < _before))
     .order_by(_run.id.desc())
@@ -185,7 +175,7 @@ def list_workflow_runs(
         "workflow_type": workflow_type,
         "status": None if status is None else WorkflowRunStatus(status).value,
         "before": None if before is None else run_identity(before),
-        "limit": page_size(limit),
+        "limit": check_page(limit),
     }
     return [WorkflowRun(*decoded(_RUN, row)) for row in borrow(connection).fetch(LIST_RUNS, parameters)]
 
@@ -198,7 +188,7 @@ def list_workflow_steps(
     parameters = scoped(scope) | {
         "run_id": run_identity(run_id),
         "after": None if after is None else str(after),
-        "limit": page_size(limit),
+        "limit": check_page(limit),
     }
     return [WorkflowStep(*decoded(_STEP, row)) for row in borrow(connection).fetch(LIST_STEPS, parameters)]
 
@@ -217,7 +207,7 @@ def list_workflow_step_dependencies(
         "run_id": run_identity(run_id),
         "after_dependent": after and str(after.dependent_step_id),
         "after_prerequisite": after and str(after.prerequisite_step_id),
-        "limit": page_size(limit),
+        "limit": check_page(limit),
     }
     return [WorkflowStepDependency(*decoded(_EDGE, row)) for row in borrow(connection).fetch(LIST_EDGES, parameters)]
 

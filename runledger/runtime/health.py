@@ -1,14 +1,18 @@
 """Health over HTTP, in a process of its own: ``/livez`` asks only the processes, ``/readyz`` also database and schema,
 ``/metrics`` gives Prometheus text.
 
-Liveness never asks the database: a database that is away for a minute is no reason to restart every worker.
+Liveness never asks the database, and never waits for who does: a database that is away for a minute is no reason to
+restart every worker.
 """
 
 import contextlib
 import importlib
+import io
+import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from runledger.core.errors import InvalidConfiguration, RunledgerError
@@ -21,15 +25,18 @@ STILL_SECONDS = 15.0
 """How long the supervisor's loop may stand still before the host counts as dead."""
 
 REQUEST_SECONDS = 2.0
-"""How long one request may take to arrive; requests are served one after the other."""
+"""How long one request may take to arrive, and how long it waits while another one asks the database."""
+
+_DATABASE_IS_BUSY = "an earlier request still waits for the database\n"
 
 
 class Health:
-    """One tick serves at most one request."""
+    """One tick takes at most one request. Each is answered in a thread of its own, one at a time asks the database."""
 
     def __init__(self, address: str, table: SlotTable, link: DatabaseLink) -> None:
         self._table = table
         self._link = link
+        self._database = threading.Lock()
         self._server = _listen(address, self)
         self._server.timeout = 0.0
         self.is_stopping = False
@@ -49,11 +56,14 @@ class Health:
         """Status and body for a path. Bodies name error codes, never what stands behind them."""
         if path == "/livez":
             return self._liveness()
-        if path == "/readyz":
-            return self._readiness()
-        if path == "/metrics":
-            return self._metrics()
-        return 404, "not found: try /livez, /readyz or /metrics\n"
+        if path not in ("/readyz", "/metrics"):
+            return 404, "not found: try /livez, /readyz or /metrics\n"
+        if not self._database.acquire(timeout=REQUEST_SECONDS):
+            return 503, _DATABASE_IS_BUSY
+        try:
+            return self._readiness() if path == "/readyz" else self._metrics()
+        finally:
+            self._database.release()
 
     def _liveness(self) -> tuple[int, str]:
         still = (time.monotonic_ns() - self._table.beaten_at) / 1e9
@@ -119,15 +129,46 @@ class _Collector:
         yield from (jobs, oldest)
 
 
-def _listen(address: str, health: Health) -> HTTPServer:
+class _Server(ThreadingHTTPServer):
+    """Threads end with the process; nobody waits for a request that still runs."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is nothing that a person would ask about."""
+
+
+class _UntilDeadline(io.RawIOBase):
+    """What a client sends until a deadline for all of it, so that one byte a second is no way to stay for ever."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises TimeoutError when the deadline has passed."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
+def _listen(address: str, health: Health) -> ThreadingHTTPServer:
     host, separator, port = address.rpartition(":")
     if not separator or not (port.isascii() and port.isdigit() and int(port) < 65_536):
         raise InvalidConfiguration("the health address must look like 127.0.0.1:8080")
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_SECONDS
         server_version = "runledger"
         sys_version = ""
+
+        def setup(self) -> None:
+            super().setup()
+            self.rfile = io.BufferedReader(_UntilDeadline(self.connection, time.monotonic() + REQUEST_SECONDS))
 
         def do_GET(self) -> None:
             status, body = health.answer(self.path.partition("?")[0])
@@ -143,6 +184,6 @@ def _listen(address: str, health: Health) -> HTTPServer:
             """A probe every few seconds is nothing that a person would ask about."""
 
     try:
-        return HTTPServer((host.strip("[]") or "127.0.0.1", int(port)), Handler)
+        return _Server((host.strip("[]") or "127.0.0.1", int(port)), Handler)
     except OSError as error:
         raise InvalidConfiguration(f"cannot listen on {address}: {error.strerror}") from None

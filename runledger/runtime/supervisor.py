@@ -116,7 +116,7 @@ class Supervisor:
         )
         try:
             while self.tick(signals.take()):
-                wait_for([signals.fileno()], self._fleet.pause_seconds(TURN_SECONDS))
+                wait_for([signals.fileno()], self._fleet.pause_seconds(self._manager.pause_seconds(TURN_SECONDS)))
         finally:
             self._fleet.end()
             signals.close()

@@ -24,6 +24,12 @@ class ServiceManager:
             datagram.setblocking(False)
             datagram.sendto(message, address)
 
+    def pause_seconds(self, longest: float) -> float:
+        """Until the watchdog is due, at most ``longest``."""
+        if not self._watchdog_seconds:
+            return longest
+        return min(longest, max(0.0, self._beaten_at + self._watchdog_seconds - time.monotonic()))
+
     def beat(self) -> None:
         """The watchdog is fed at half its interval, by the loop it watches."""
         now = time.monotonic()

@@ -58,7 +58,7 @@ def have_gated_effect(context: JobContext, payload: dict[str, Any]) -> None:
     while not own.exists():
         try:
             time.sleep(GATE_LOOK_SECONDS)
-        except BaseException:  # noqa: S112 - whatever is raised into it, it goes on: a handler may do that
+        except BaseException:
             continue
     finish_with_effect(context)
 

@@ -2,12 +2,13 @@
 violations; none of them asks how the result came about.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
-
 from chaos.app import EFFECT, GATED_EFFECT
+
 from runledger.core.jobs import Scope
 from runledger.core.states import JobEventType
 from runledger.postgres.reads import list_job_events
@@ -51,7 +52,8 @@ RULES: dict[str, str] = {
     "counted attempts have a gap or a double": f"""
         SELECT job_id, run_number, array_agg(attempt ORDER BY lease_token) FROM runledger.job_attempts
         WHERE outcome NOT IN {REFUNDED} GROUP BY job_id, run_number
-        HAVING array_agg(attempt ORDER BY lease_token) <> array(SELECT generate_series(1, count(*)::integer))
+        HAVING array_agg(attempt ORDER BY lease_token) <> array_agg(attempt ORDER BY attempt)
+            OR count(DISTINCT attempt) <> count(*) OR max(attempt) <> count(*)
     """,
     "the record counts other attempts than there were": f"""
         SELECT q.id, q.attempt, count(a.job_id) FROM runledger.job_queue q
@@ -123,7 +125,7 @@ def _disorder(connection: Connection, job_id: str) -> str | None:
     kinds = [event_type for event_type, _ in events]
     if not kinds or kinds[0] is not _E.ENQUEUED or FOLLOWERS.get(kinds[-1], frozenset()):
         return f"does not go from ENQUEUED to an end: {kinds}"
-    for (earlier, earlier_at), (later, later_at) in zip(events, events[1:], strict=False):
+    for (earlier, earlier_at), (later, later_at) in itertools.pairwise(events):
         if later not in FOLLOWERS[earlier]:
             return f"{later} after {earlier}: {kinds}"
         if later_at < earlier_at:

@@ -171,8 +171,11 @@ def test_a_rolled_back_firing_fires_again(connection, connect):
 
 def test_no_job_is_older_than_its_slot(connection):
     a_schedule(connection, "late", hours_late=3, missed="all")
-    upsert_job_schedule(connection, ScheduleRequest("now", cron="* * * * * *", job_type=TEST_TYPE))
-    connection.execute("SELECT pg_sleep(1.1)")
+    a_schedule(connection, "now", cron="* * * * * *")
+    connection.execute(
+        "UPDATE runledger.job_schedules SET next_fire_at = s, next_slot_at = s"
+        " FROM (SELECT date_trunc('second', now()) AS s) AS this WHERE name = 'now'"
+    )
 
     assert len(fire(connection).fired) == 5
     assert scalar(connection, "SELECT bool_and(created_at >= scheduled_for) FROM runledger.job_queue")

@@ -122,7 +122,7 @@ class Host:
         return [said["pid"] for said in self.events("worker.ready") if said["pid"] in living]
 
     def children(self) -> list[int]:
-        """The supervisor's children in the order of their birth: keeper, reaper, workers, and their replacements."""
+        """The supervisor's children in the order of their birth: keeper, reaper, scheduler, workers, replacements."""
         try:
             text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         except OSError:
@@ -132,7 +132,7 @@ class Host:
     def living(self) -> list[int]:
         """Every process that was started by this host or by what it started, the supervisor included."""
         wanted = f"{MARK}={self.mark}".encode()
-        return [pid for pid in _all_pids() if wanted in _environment_of(pid)]
+        return [pid for pid in _all_pids() if wanted in environment_of(pid)]
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -171,7 +171,7 @@ def _all_pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
-def _environment_of(pid: int) -> bytes:
+def environment_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:

@@ -129,7 +129,7 @@ def test_many_jobs_that_kill_their_worker_do_not_take_the_host_down(desk: Desk, 
     assert host.stop() == 0
 
 
-@pytest.mark.parametrize(("position", "role"), [(0, "keeper"), (1, "reaper")])
+@pytest.mark.parametrize(("position", "role"), [(0, "keeper"), (1, "reaper"), (2, "scheduler")])
 def test_a_killed_attendant_of_the_host_is_replaced_while_jobs_run(
     desk: Desk, start_host: StartHost, position: int, role: str
 ) -> None:
@@ -141,7 +141,7 @@ def test_a_killed_attendant_of_the_host_is_replaced_while_jobs_run(
 
     os.kill(victim, signal.SIGKILL)
     [died] = host.wait_for_event("process.died")
-    until(lambda: len(host.children()) == 3 and victim not in host.children(), what="a replacement")
+    until(lambda: len(host.children()) == 4 and victim not in host.children(), what="a replacement")
 
     assert (died["role"], died["pid"], died["status"]) == (role, victim, -signal.SIGKILL)
     assert worker in host.children()
