@@ -9,7 +9,7 @@ from typing import NamedTuple
 import click
 
 from runledger.cli.output import one_line
-from runledger.core import errors
+from runledger.core import errors, workflow_errors
 from runledger.core.errors import ForbiddenError, RunledgerError
 
 
@@ -39,6 +39,8 @@ EXIT_CODES: Mapping[type[RunledgerError], ExitCode] = {
     errors.DefinitionNotFoundOrDisabled: ExitCode.REFUSED,
     errors.DisabledJobType: ExitCode.REFUSED,
     errors.WorkflowRequeueNotSupported: ExitCode.REFUSED,
+    workflow_errors.ExternalStepNotExternal: ExitCode.REFUSED,
+    workflow_errors.ExternalStepNotWaiting: ExitCode.REFUSED,
     errors.NotFoundError: ExitCode.NOT_FOUND,
     errors.ConflictError: ExitCode.REFUSED,
     errors.ForbiddenError: ExitCode.REFUSED,

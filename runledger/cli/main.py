@@ -42,6 +42,7 @@ ENTRIES = (
     Entry("Jobs", "enqueue", "runledger.cli.enqueue", "enqueue", "Enqueue one job."),
     Entry("Jobs", "job", "runledger.cli.jobs", "job", "List, show and change jobs."),
     Entry("Jobs", "dead", "runledger.cli.dead", "dead", "List and requeue dead letters."),
+    Entry("Jobs", "workflow", "runledger.cli.workflows", "workflow", "List, show and change workflow runs."),
     Entry("Jobs", "definition", "runledger.cli.definitions", "definition", "The settings of job types."),
     Entry("Jobs", "schedule", "runledger.cli.schedules", "schedule", "When schedules fire, and their switches."),
     Entry("Operate", "stats", "runledger.cli.stats", "stats", "Show where the jobs are, by job type."),

@@ -111,7 +111,7 @@ def test_only_one_side_of_a_fork_in_a_handler_is_a_worker(desk: Desk, start_host
     assert desk.outcomes(job_id) == ["SUCCEEDED"]
     assert desk.effects(job_id) == ["child", "parent"]
     assert {tuple(desk.effects(one)) for one in others} == {("ran",)}
-    assert len(host.living()) == 4
+    assert len(host.living()) == 5
     assert host.stop() == 0
     assert host.living() == []
 

@@ -168,7 +168,7 @@ def test_a_replaced_keeper_still_settles_the_next_death(desk: Desk, start_host: 
 
 def test_idle_children_end_with_a_killed_supervisor(desk: Desk, start_host: StartHost) -> None:
     host = start_host(JOBS_MAX_GLOBAL_CONCURRENCY=2).ready(2)
-    assert len(host.living()) == 5
+    assert len(host.living()) == 6
 
     killed_at = time.monotonic()
     host.send(signal.SIGKILL)
