@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -35,6 +35,9 @@ A plan that the server chose while the queue was empty reads it whole behind 50,
 call costs more than the call (0.7 against 0.25 ms for an idle look). Saying so once gives the good plan for nothing.
 
 No wait for a lock is longer than a second: whatever holds one, a worker has other jobs to settle."""
+
+Guard = Callable[[psycopg.Connection[Any]], contextlib.AbstractContextManager[Any]]
+"""Entered with a new connection before its first statement."""
 
 ONLY_ON_REQUEST = 2**31
 """Executions of a statement after which the driver would prepare it by itself: never."""
@@ -114,19 +117,25 @@ class Database:
         connect(self._conninfo, self.target).close()
 
 
-def connect(conninfo: str, target: str) -> psycopg.Connection[Any]:
+def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext) -> psycopg.Connection[Any]:
     """One connection of our own in autocommit, for the processes that run jobs.
 
-    Unless a pooler is in between, statements are prepared with one plan that is pinned to the indexes.
+    Unless a pooler is in between, statements are prepared with one plan that is pinned to the indexes. The first
+    statements run inside ``guard``, which may keep a deadline for them: a pooler lets everybody in, and is silent when
+    its database is.
 
     Raises DatabaseUnavailable; the text names ``target`` and never the connection string.
     """
+    driver = None
     try:
         driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
-        if _is_direct(driver):
-            driver.execute(_SESSION)
-            driver.prepare_threshold = 0
+        with guard(driver):
+            if _is_direct(driver):
+                driver.execute(_SESSION)
+                driver.prepare_threshold = 0
     except psycopg.Error as error:
+        if driver is not None:
+            driver.close()
         translated = error_for(error)
         raise DatabaseUnavailable(
             f"{target}: {translated}", internal_message=translated.internal_message, hint="check the database URL"

@@ -92,7 +92,7 @@ class DatabaseLink:
                 return True
             driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             echo = f"echo-{secrets.token_hex(8)}"
-            with contextlib.closing(connect(self._conninfo, self.target)) as other:
+            with contextlib.closing(self._connect()) as other, self._guarded(other):
                 other.execute("SELECT pg_notify(%s, %s)", (channel, echo))
             heard = driver.notifies(timeout=ECHO_SECONDS)
             self.is_listening = any(one.payload == echo for one in heard)
@@ -151,12 +151,19 @@ class DatabaseLink:
         if self._driver is None or self._driver.closed:
             self.is_listening = False
             try:
-                self._driver = connect(self._conninfo, self.target)
+                self._driver = self._connect()
                 self._opened_at = time.monotonic()
             except DatabaseUnavailable:
                 self._failures += 1
                 raise
         return self._driver
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return connect(self._conninfo, self.target, guard=self._guarded)
+
+    def _guarded(self, driver: psycopg.Connection[Any]) -> contextlib.AbstractContextManager[None]:
+        """The deadline of a round trip for a connection that is not, or not yet, the link's own."""
+        return self._watched().watching(driver.fileno(), self._timeout_seconds)
 
     def _break(self) -> None:
         self._failures += 1

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 LOOK_EVERY_SECONDS = 0.5
 
@@ -27,6 +28,17 @@ class RoundTripWatchdog(threading.Thread):
     def disarm(self) -> None:
         """The answer has come."""
         self._deadline = float("inf")
+
+    @contextlib.contextmanager
+    def watching(self, descriptor: int, seconds: float) -> Iterator[None]:
+        """The same for a block, inside of which what was armed before is not watched."""
+        before = self._descriptor, self._deadline
+        self.arm(descriptor, seconds)
+        try:
+            yield
+        finally:
+            self.disarm()
+            self._descriptor, self._deadline = before
 
     def run(self) -> None:
         while True:

@@ -99,11 +99,11 @@ def test_the_deadline_holds_from_the_first_word_on_a_new_connection() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("role", ["worker-0", "keeper", "reaper"])
+@pytest.mark.parametrize("role", ["worker-0", "keeper"])
 def test_a_process_whose_server_process_stopped_goes_on_over_another_connection(
     desk: Desk, start_host: StartHost, role: str
 ) -> None:
-    host = start_host(JOBS_DATABASE_TIMEOUT_SECONDS=TIMEOUT_SECONDS, JOBS_REAPER_INTERVAL_SECONDS=1).ready()
+    host = start_host(JOBS_DATABASE_TIMEOUT_SECONDS=TIMEOUT_SECONDS).ready()
     backend = until(lambda: _backend(desk, role), what=f"a connection of the {role}")
 
     with stopped(backend):

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from runtime.hosts import Desk, Host
 
-pytestmark = pytest.mark.process
+from runledger.runtime.systemd import ServiceManager
+from runledger.testing import scoped_environment
+
 StartHost = Callable[..., Host]
 WATCHDOG_SECONDS = 1.0
 
@@ -37,51 +39,79 @@ class Manager:
         return heard
 
 
-@pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Manager, str]]:
-    """A service manager and the address under which a service finds it."""
+def an_address(kind: str, directory: Path) -> tuple[str, str]:
+    """Where the service manager listens, as the kernel wants it, and how a service is told."""
     name = f"runledger-test-{secrets.token_hex(8)}"
-    is_abstract = request.param == "abstract"
-    made = Manager(f"\0{name}" if is_abstract else str(tmp_path / "notify"))
-    yield made, f"@{name}" if is_abstract else str(tmp_path / "notify")
-    made.close()
+    return (f"\0{name}", f"@{name}") if kind == "abstract" else (str(directory / name), str(directory / name))
 
 
+@pytest.fixture
+def listen() -> Iterator[Callable[[str], Manager]]:
+    """Service managers; gone afterwards."""
+    made: list[Manager] = []
+
+    def at(address: str) -> Manager:
+        made.append(Manager(address))
+        return made[-1]
+
+    yield at
+    for manager in made:
+        manager.close()
+
+
+@pytest.mark.process
 def test_a_service_manager_hears_ready_then_that_it_lives_then_stopping(
-    desk: Desk, start_host: StartHost, manager: tuple[Manager, str]
+    desk: Desk, start_host: StartHost, listen: Callable[[str], Manager], tmp_path: Path
 ) -> None:
-    listener, address = manager
+    here, address = an_address("abstract", tmp_path)
+    manager = listen(here)
     host = start_host(NOTIFY_SOCKET=address, WATCHDOG_USEC=int(WATCHDOG_SECONDS * 1_000_000))
 
-    heard = listener.hear("READY=1")
+    heard = manager.hear("READY=1")
     assert f"MAINPID={host.pid}" in heard[-1][1].splitlines()
     beats = [heard[-1][0]]
     for _ in range(4):
-        beats += [at for at, text in listener.hear("WATCHDOG=1", within=WATCHDOG_SECONDS) if "WATCHDOG=1" in text]
+        beats += [at for at, text in manager.hear("WATCHDOG=1", within=WATCHDOG_SECONDS) if "WATCHDOG=1" in text]
     assert host.stop() == 0
-    assert any("STATUS=stopping" in text for _, text in listener.hear("STOPPING=1"))
+    assert any("STATUS=stopping" in text for _, text in manager.hear("STOPPING=1"))
 
     gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
     assert max(gaps) < WATCHDOG_SECONDS, "a late beat would have cost the host its life"
     assert sum(gaps) / len(gaps) > WATCHDOG_SECONDS / 4, "it beats as often as its loop turns"
 
 
-def test_a_host_without_a_watchdog_says_nothing_of_being_alive(
-    desk: Desk, start_host: StartHost, manager: tuple[Manager, str]
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_a_service_without_a_watchdog_says_nothing_of_being_alive(
+    kind: str, listen: Callable[[str], Manager], tmp_path: Path
 ) -> None:
-    listener, address = manager
-    host = start_host(NOTIFY_SOCKET=address)
+    here, address = an_address(kind, tmp_path)
+    manager = listen(here)
+    with scoped_environment(NOTIFY_SOCKET=address):
+        service = ServiceManager()
 
-    heard = listener.hear("READY=1")
-    assert host.stop() == 0
-    heard += listener.hear("STOPPING=1")
+    service.beat()
+    service.tell(READY=1, STATUS="working")
 
-    assert not any("WATCHDOG" in text for _, text in heard)
+    assert [text for _, text in manager.hear("READY=1")] == ["READY=1\nSTATUS=working"]
+    assert service.pause_seconds(7.0) == 7.0
 
 
-def test_a_service_manager_that_went_away_is_no_reason_to_fail(
-    desk: Desk, start_host: StartHost, tmp_path: Path
-) -> None:
-    host = start_host(NOTIFY_SOCKET=str(tmp_path / "nobody"), WATCHDOG_USEC=100_000).ready()
+def test_a_pause_ends_when_the_watchdog_is_due(listen: Callable[[str], Manager], tmp_path: Path) -> None:
+    here, address = an_address("path", tmp_path)
+    manager = listen(here)
+    with scoped_environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000"):
+        service = ServiceManager()
 
-    assert host.stop() == 0
+    assert service.pause_seconds(7.0) == 0.0, "the first beat is due at once"
+    service.beat()
+
+    assert 0.4 < service.pause_seconds(7.0) <= 0.5
+    assert len(manager.hear("WATCHDOG=1")) == 1
+
+
+def test_a_service_manager_that_went_away_or_never_was_is_no_reason_to_fail(tmp_path: Path) -> None:
+    for address in (str(tmp_path / "nobody"), "@nobody-listens-here", ""):
+        with scoped_environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000"):
+            service = ServiceManager()
+        service.beat()
+        service.tell(READY=1)
