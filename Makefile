@@ -1,6 +1,7 @@
 # Everything a developer types. Nothing here touches the system's Python: all of it lives in $(VENV).
 VENV ?= .venv
 WORKERS ?= 2
+KILLS ?= 200
 ARGS ?=
 PG15 ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin /usr/pgsql-15/bin /opt/homebrew/opt/postgresql@15/bin))
 
@@ -18,10 +19,10 @@ export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pg15 check docs bench coverage package clean
+.PHONY: help demo test test-pg15 check docs bench chaos chaos-smoke coverage package clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(RUN_STAMP) ## Show it working: real jobs, a killed worker, a checked result (ARGS='--keep' to look around)
 	@$(BIN)/runledger demo $(ARGS)
@@ -44,6 +45,12 @@ docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew
 
 bench: $(DEV_STAMP) ## Measure throughput (see ARGS='--help')
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(DEV_STAMP) ## Kill 200 processes under load, ten minutes, and check that nothing is lost (KILLS=, ARGS='--seed 1')
+	@PYTHONPATH=tests $(BIN)/python -m chaos.kill_soak --kills $(KILLS) $(ARGS)
+
+chaos-smoke: $(DEV_STAMP) ## The same with a dozen, and the proof that the checker can fail; a part of make test
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 coverage: $(DEV_STAMP) ## Run the tests and show which lines none of them reaches
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov=runledger --cov-report=term-missing:skip-covered $(ARGS)

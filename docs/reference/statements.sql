@@ -134,6 +134,17 @@ FROM run)
  SELECT identified.step_key, CAST(identified.id AS TEXT) AS id
 FROM identified ORDER BY identified.ordinal;
 
+/* runledger:cancel_doomed_steps */ WITH canceled AS
+(UPDATE runledger.workflow_steps SET status='CANCELED'::runledger.workflow_step_status, dependency_count_pending=0, dependency_count_unsatisfied=doomed.unsatisfied, finished_at=clock_timestamp(), status_reason='workflow.dependency_unsatisfied', last_error_code='workflow.dependency_unsatisfied' FROM unnest(CAST(%(step_ids)s AS UUID[]), CAST(%(unsatisfieds)s AS INTEGER[])) WITH ORDINALITY AS doomed(step_id, unsatisfied, ordinal) WHERE runledger.workflow_steps.id = doomed.step_id AND runledger.workflow_steps.status = 'BLOCKED'::runledger.workflow_step_status RETURNING runledger.workflow_steps.workflow_run_id),
+deltas AS
+(SELECT changes.workflow_run_id AS workflow_run_id, (count(*) FILTER (WHERE changes."new" IN ('ENQUEUED'::runledger.workflow_step_status))) - (count(*) FILTER (WHERE changes."old" IN ('ENQUEUED'::runledger.workflow_step_status))) AS enqueued, (count(*) FILTER (WHERE changes."new" IN ('WAITING_FOR_EXTERNAL'::runledger.workflow_step_status))) - (count(*) FILTER (WHERE changes."old" IN ('WAITING_FOR_EXTERNAL'::runledger.workflow_step_status))) AS waiting, (count(*) FILTER (WHERE changes."new" IN ('BLOCKED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status, 'ENQUEUED'::runledger.workflow_step_status))) - (count(*) FILTER (WHERE changes."old" IN ('BLOCKED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status, 'ENQUEUED'::runledger.workflow_step_status))) AS unfinished, (count(*) FILTER (WHERE changes."new" IN ('FAILED'::runledger.workflow_step_status, 'CANCELED'::runledger.workflow_step_status))) - (count(*) FILTER (WHERE changes."old" IN ('FAILED'::runledger.workflow_step_status, 'CANCELED'::runledger.workflow_step_status))) AS failed
+FROM (SELECT canceled.workflow_run_id AS workflow_run_id, 'BLOCKED'::runledger.workflow_step_status AS "old", 'CANCELED'::runledger.workflow_step_status AS "new"
+FROM canceled) AS changes GROUP BY changes.workflow_run_id),
+counted AS
+(UPDATE runledger.workflow_runs SET status=CASE WHEN (runledger.workflow_runs.status = 'CANCELED'::runledger.workflow_run_status) THEN 'CANCELED'::runledger.workflow_run_status WHEN (runledger.workflow_runs.enqueued_count + deltas.enqueued > 0) THEN 'RUNNING'::runledger.workflow_run_status WHEN (runledger.workflow_runs.waiting_count + deltas.waiting > 0) THEN 'WAITING_FOR_EXTERNAL'::runledger.workflow_run_status WHEN (runledger.workflow_runs.unfinished_count + deltas.unfinished > 0) THEN 'RUNNING'::runledger.workflow_run_status WHEN (runledger.workflow_runs.failed_count + deltas.failed > 0) THEN 'COMPLETED_WITH_ERRORS'::runledger.workflow_run_status ELSE 'SUCCEEDED'::runledger.workflow_run_status END, unfinished_count=(runledger.workflow_runs.unfinished_count + deltas.unfinished), enqueued_count=(runledger.workflow_runs.enqueued_count + deltas.enqueued), waiting_count=(runledger.workflow_runs.waiting_count + deltas.waiting), failed_count=(runledger.workflow_runs.failed_count + deltas.failed), finished_at=CASE WHEN (runledger.workflow_runs.unfinished_count + deltas.unfinished = 0 OR runledger.workflow_runs.status = 'CANCELED'::runledger.workflow_run_status) THEN coalesce(runledger.workflow_runs.finished_at, clock_timestamp()) END, updated_at=clock_timestamp() FROM deltas WHERE runledger.workflow_runs.id = deltas.workflow_run_id)
+ SELECT count(*) AS count_1
+FROM canceled;
+
 /* runledger:cancel_job */ WITH leased AS
 (DELETE FROM runledger.job_leases WHERE runledger.job_leases.job_id = (SELECT runledger.job_queue.id
 FROM runledger.job_queue
@@ -619,6 +630,14 @@ FROM runledger.runledger_migration_history ORDER BY runledger.runledger_migratio
 FROM (SELECT wanted.job_type AS job_type
 FROM unnest(CAST(%(step_keys)s AS TEXT[]), CAST(%(kinds)s AS TEXT[]), CAST(%(job_types)s AS TEXT[]), CAST(%(step_organization_ids)s AS UUID[]), CAST(%(payloads)s AS TEXT[]), CAST(%(payload_parts)s AS TEXT[]), CAST(%(prioritys)s AS INTEGER[]), CAST(%(max_attempts)s AS INTEGER[]), CAST(%(timeout_seconds)s AS INTEGER[]), CAST(%(totals)s AS INTEGER[]), CAST(%(pendings)s AS INTEGER[]), CAST(%(unsatisfieds)s AS INTEGER[])) WITH ORDINALITY AS wanted(step_key, kind, job_type, step_organization_id, payload, payload_part, priority, max_attempt, timeout_second, total, pending, unsatisfied, ordinal) LEFT OUTER JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted.job_type AND runledger.job_definitions.is_enabled IS true
 WHERE wanted.kind = 'JOB' AND runledger.job_definitions.job_type IS NULL) AS anon_1;
+
+/* runledger:select_open_edges */ SELECT CAST(runledger.workflow_step_dependencies.prerequisite_step_id AS TEXT) AS prerequisite_step_id, CAST(runledger.workflow_step_dependencies.dependent_step_id AS TEXT) AS dependent_step_id, runledger.workflow_step_dependencies.release_mode = 'ON_SUCCESS'::runledger.workflow_release_mode AS anon_1, runledger.workflow_steps.dependency_count_pending, runledger.workflow_steps.dependency_count_unsatisfied
+FROM runledger.workflow_step_dependencies JOIN runledger.workflow_steps ON runledger.workflow_steps.id = runledger.workflow_step_dependencies.dependent_step_id
+WHERE runledger.workflow_step_dependencies.workflow_run_id = any(array((SELECT DISTINCT ended.workflow_run_id
+FROM runledger.workflow_steps AS ended
+WHERE ended.id = any(CAST(%(step_ids)s AS UUID[]))))) AND runledger.workflow_steps.workflow_run_id = any(array((SELECT DISTINCT ended.workflow_run_id
+FROM runledger.workflow_steps AS ended
+WHERE ended.id = any(CAST(%(step_ids)s AS UUID[]))))) AND runledger.workflow_steps.status = 'BLOCKED'::runledger.workflow_step_status;
 
 /* runledger:select_runs_of_lapsed_leases */ SELECT DISTINCT CAST(runledger.job_leases.workflow_run_id AS TEXT) AS workflow_run_id
 FROM runledger.job_leases

@@ -108,7 +108,8 @@ def append_workflow_steps(
     run is cancelled at once. Existing steps get no new edges.
 
     The same request under the same mutation key is ALREADY_APPLIED, also after its window closed or the run ended. The
-    gate ``window_step_key`` must be open. Locks the run. At most seven statements, and one for each level cancelled.
+    gate ``window_step_key`` must be open. Locks the run. At most seven statements,
+    and three more when steps are born hopeless.
 
     Raises AppendMutationKeyBlank and what is wrong with the steps by themselves before any SQL; then
     TransactionRequired, AppendUnsupportedIsolation, WorkflowReleaseConflict, WorkflowRunNotFound,

@@ -93,7 +93,7 @@ def complete_external_workflow_step(
     """The gate has ended with ``outcome``, and what waited for it is released or cancelled, with the caller's commit.
 
     Repeated with the same outcome it does nothing, also when the run has ended since. Locks the run. Four statements,
-    and one for each further level that is cancelled.
+    and three more when steps behind it can never run.
 
     Raises ExternalStepInvalidTerminalStatus or InvalidOutput before any SQL; TransactionRequired,
     ExternalCompletionUnsupportedIsolation, WorkflowReleaseConflict, ExternalStepNotFound (also outside ``scope``),

@@ -1,8 +1,8 @@
 """Advance a run: steps have ended, so edges are consumed, steps released as jobs, hopeless ones cancelled.
 
-One statement moves a whole level, whatever its width: the ends are written, the counters of all dependents go down
+One statement moves all dependents, whatever their number: the ends are written, the counters of all dependents go down
 together, every step that is free now gets its job or opens its gate, and the counts and status of the runs follow.
-Only steps that ended without ever running lead to a next level. The caller holds the rows of the runs.
+Only steps that ended without ever running ask for more (``workflow_cascade.py``). The caller holds the runs.
 """
 
 from collections.abc import Collection
@@ -21,6 +21,7 @@ from runledger.postgres.enqueue import WOKEN
 from runledger.postgres.expressions import CLOCK, ONE, ZERO, as_text, constant, literal, new_id, parameter
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_queue, job_ready, workflow_step_dependencies, workflow_steps
+from runledger.postgres.workflow_cascade import cancel_behind
 from runledger.postgres.workflow_counts import (
     BLOCKED,
     CANCELED,
@@ -32,7 +33,7 @@ from runledger.postgres.workflow_counts import (
     counted,
 )
 
-MOST_LEVELS = 1_000_000
+MOST_ROUNDS = 1_000_000
 
 _step, _edge = workflow_steps.c, workflow_step_dependencies.c
 _IS_ON_SUCCESS = _edge.release_mode == literal(ReleaseMode.ON_SUCCESS, tables.workflow_release_mode)
@@ -246,7 +247,8 @@ RELEASE_FREE = Statement(
 def advance_after_jobs(ledger: LedgerConnection, job_ids: Collection[str]) -> None:
     """The steps of those of these jobs that have ended have ended too, and everything that follows has happened.
 
-    One statement for each level; most often one. The caller holds the runs and has written the ends of the jobs.
+    Most often one statement; four when steps can never run any more, however many. The caller holds the runs and has
+    written the ends of the jobs.
     """
     if job_ids:
         _propagate(ledger, ledger.fetch(ADVANCE_JOBS, {"job_ids": plain_array(job_ids), "schema": ledger.schema}))
@@ -264,9 +266,12 @@ def release_free_steps(ledger: LedgerConnection, run_id: str) -> None:
 
 
 def _propagate(ledger: LedgerConnection, rows: list[Any]) -> None:
-    for _ in range(MOST_LEVELS):
-        hopeless = rows[0][0]
-        if not hopeless:
+    """What ended without running is consumed by its dependents too. One round cancels all that is hopeless; a further
+    one follows only when a step that was released by it lacks an input."""
+    for _ in range(MOST_ROUNDS):
+        if not rows[0][0]:
             return
-        rows = ledger.fetch(ADVANCE_STEPS, {"step_ids": "{" + hopeless + "}", "schema": ledger.schema})
+        hopeless = rows[0][0].split(",")
+        ended = plain_array([*hopeless, *cancel_behind(ledger, hopeless)])
+        rows = ledger.fetch(ADVANCE_STEPS, {"step_ids": ended, "schema": ledger.schema})
     raise WorkflowInternalState("the graph of a run has no end")

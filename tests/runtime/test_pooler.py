@@ -5,7 +5,7 @@ Nothing may be prepared or set on a connection that the next transaction does no
 
 import contextlib
 import os
-import secrets
+import pwd
 import shutil
 import signal
 import socket
@@ -21,7 +21,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from runtime.hosts import Desk, Host, until
 
-from runledger import JobStatus, Ledger
+from runledger import JobRequest, JobStatus, Ledger, Scope, cancel_job, enqueue_job
 
 pytestmark = [pytest.mark.process, pytest.mark.pgbouncer]
 StartHost = Callable[..., Host]
@@ -59,15 +59,11 @@ class Pooler:
     def url(self, database: str) -> str:
         return f"postgresql://{self.user}@127.0.0.1:{self.port}/{database}"
 
-    def servers(self, database: str) -> list[dict[str, Any]]:
-        """Its connections to the server, as its own console shows them."""
-        with psycopg.connect(self.url("pgbouncer"), autocommit=True) as console:
-            cursor = psycopg.ClientCursor(console, row_factory=psycopg.rows.dict_row)
-            return [row for row in cursor.execute("SHOW SERVERS") if row["database"] == database]
-
 
 def _find_pgbouncer() -> str:
-    found = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    found = shutil.which(
+        "pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    )
     if found is None and os.environ.get("CI") == "true":
         pytest.fail(REMEDY)
     if found is None:
@@ -86,9 +82,7 @@ def pooler(own_database: str) -> Iterator[Pooler]:
     server = make_conninfo(**{name: parts[name] for name in ("host", "port", "user", "password") if name in parts})
     (directory / "users").write_text(f'"{made.user}" ""\n')
     (directory / "ini").write_text(
-        CONFIGURATION.format(
-            server=server, port=made.port, directory=directory, pool_size=POOL_SIZE, user=made.user
-        )
+        CONFIGURATION.format(server=server, port=made.port, directory=directory, pool_size=POOL_SIZE, user=made.user)
     )
     process = _start(program, directory / "ini")
     try:
@@ -113,8 +107,6 @@ def _start(program: str, configuration: Path) -> "subprocess.Popen[bytes]":
 
 
 def _unprivileged_user() -> str:
-    import pwd
-
     for name in UNPRIVILEGED:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
@@ -164,8 +156,7 @@ def test_a_host_and_its_clients_work_behind_a_transaction_pooler(
         jobs = [ledger.enqueue("noop").job_id for _ in range(20)]
         desk.enqueue("noop", count=JOBS - 40)
         with ledger.begin() as connection:
-            jobs += [ledger.enqueue("work").job_id for _ in range(20)]
-            assert connection is not None
+            jobs += [enqueue_job(connection, JobRequest("work")).job_id for _ in range(20)]
         host = start_host(url=url, JOBS_MAX_GLOBAL_CONCURRENCY=2).ready(2)
 
         desk.wait_until_all_ended(within=90)
@@ -183,17 +174,17 @@ def test_a_host_and_its_clients_work_behind_a_transaction_pooler(
     assert desk.leases() == 0
 
 
-def test_a_running_job_is_cancelled_and_finished_behind_a_transaction_pooler(
+def test_a_running_job_is_cancelled_behind_a_transaction_pooler(
     desk: Desk, start_host: StartHost, pooler: Pooler
 ) -> None:
-    gate = desk.gate(secrets.token_hex(4))
+    gate = desk.gate()
     url = pooler.url(desk.scalar("SELECT current_database()"))
     cancelled = desk.one("cancellable", gate=str(gate))
     host = start_host(url=url).ready()
     desk.wait_for_effect(cancelled)
 
-    with Ledger(url) as ledger:
-        ledger.cancel_job(cancelled)
+    with Ledger(url) as ledger, ledger.begin() as connection:
+        cancel_job(connection, cancelled, scope=Scope.any())
 
     desk.wait_for_effect(cancelled, "cancelled", within=5)
     assert desk.job(cancelled).status is JobStatus.CANCELED
