@@ -8,12 +8,14 @@ sequence of actions; when exactly each one hits is up to the machine.
 
 import argparse
 import collections
+import contextlib
 import shutil
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,44 +74,53 @@ def soak(
 ) -> Report:
     """Runs one soak on an empty migrated database. No process that it started is left, however it ends."""
     report = Report(seed, plan(seed, kills=kills, mean_pause_seconds=mean_pause_seconds))
+    began_at = time.monotonic()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(CREATE_EFFECTS)
         sync_definitions(connection, catalog.definitions)
-        load, watch, places = Load(url, seed), RecoveryWatch(url), list[Place]()
-        began_at = time.monotonic()
-        try:
-            places.extend(Place(index, url, directory, mutant) for index in range(HOSTS))
-            _wait_until_ready(places)
-            load.start()
-            watch.start()
+        load, watch = Load(url, seed), RecoveryWatch(url)
+        with _hosts(url, directory, mutant) as places, _running(load), _running(watch):
             _attack(report.actions, places, watch)
             for place in places:
                 place.heal()
             load.stop()
             _drain(connection, report)
-            unrecovered = watch.stop()
+            with contextlib.suppress(AssertionError):  # who has not recovered is named below
+                until(lambda: not watch.unrecovered, within=DRAIN_SECONDS, what="the recovery of the last")
+            watch.stop()
             for place in places:
                 place.retire()
-            report.violations += [complaint for place in places for complaint in place.complaints]
-            report.violations += [f"{unrecovered} killed workers were never replaced"] if unrecovered else []
-            report.violations += [f"the load failed: {load.failure!r}"] if load.failure else []
-            report.violations += violations(connection, load.acknowledged)
-        finally:
-            if load.is_alive():
-                load.stop()
-            if watch.is_alive():
-                watch.stop()
-            for place in places:
-                place.end()
+        report.violations += [complaint for place in places for complaint in place.complaints]
+        report.violations += [f"the slot of {worker} never recovered" for worker in watch.unrecovered]
+        report.violations += [f"the load failed: {load.failure!r}"] if load.failure else []
+        report.violations += violations(connection, load.acknowledged)
         report.recovery_seconds = watch.seconds
         report.seconds = time.monotonic() - began_at
         _count(connection, report)
     return report
 
 
-def _wait_until_ready(places: list[Place]) -> None:
-    for place in places:
-        place.host.ready(SLOTS)
+@contextlib.contextmanager
+def _hosts(url: str, directory: Path, mutant: str | None) -> Iterator[list[Place]]:
+    """All of them are ready; none is left afterwards."""
+    places: list[Place] = []
+    try:
+        places.extend(Place(index, url, directory, mutant) for index in range(HOSTS))
+        for place in places:
+            place.host.ready(SLOTS)
+        yield places
+    finally:
+        for place in places:
+            place.end()
+
+
+@contextlib.contextmanager
+def _running(thread: Load | RecoveryWatch) -> Iterator[None]:
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop()
 
 
 def _attack(actions: list[Action], places: list[Place], watch: RecoveryWatch) -> None:

@@ -91,8 +91,11 @@ class RecoveryWatch(threading.Thread):
                 with self._lock:
                     self._open.remove(one)
 
-    def stop(self) -> int:
-        """How many never recovered."""
+    @property
+    def unrecovered(self) -> list[str]:
+        return [worker_id for worker_id, *_ in self._open]
+
+    def stop(self) -> None:
+        """What has not recovered by now, never did."""
         self._is_over.set()
         self.join(30)
-        return len(self._open)
