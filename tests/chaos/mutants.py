@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from runledger.core.results import Succeeded
+from runledger.core.results import Ended
 from runledger.postgres import recovery, settle
 from runledger.postgres.statements import SCHEMA, Statement
 from runledger.runtime import exchange, keeper, reaper
@@ -16,10 +16,6 @@ _TOKEN_CHECK = re.compile(r" AND (\S+)\.lease_token = (\S+)\.lease_token")
 _LIVENESS_CHECK = re.compile(r"WHERE held\.lease_expires_at > clock_timestamp\(\)", re.IGNORECASE)
 DROP_LEASES = f"DELETE FROM {SCHEMA}.job_leases WHERE worker_id = %(worker_id)s RETURNING job_id"
 DROP_LAPSED = f"DELETE FROM {SCHEMA}.job_leases WHERE lease_expires_at <= clock_timestamp() RETURNING job_id"
-BLIND_SUCCESS = f"""
-    UPDATE {SCHEMA}.job_attempts SET outcome = 'SUCCEEDED', retry_at = NULL
-    WHERE job_id = %(job_id)s AND lease_token = %(token)s AND outcome <> 'SUCCEEDED'
-"""
 
 
 def plant(name: str) -> None:
@@ -33,18 +29,16 @@ def _settle_without_token() -> None:
     settle.SETTLE_SUCCEEDED = exchange.SETTLE_SUCCEEDED = without
 
 
-def _count_late_successes() -> None:
-    """A worker whose lease is lost writes its success all the same."""
-    report_lost = exchange.Exchange._report_lost
+def _refund_crashes() -> None:
+    """An attempt that killed its worker does not count, so the next one has the same number."""
+    decided = recovery._decided
 
-    def report_and_write(self: Any, lost: Any) -> None:
-        report_lost(self, lost)
-        late = [one.end for one in lost if isinstance(one.end, Succeeded)]
-        with self._link.autocommit() as ledger:
-            for end in late:
-                ledger.driver.execute(BLIND_SUCCESS, {"job_id": end.job_id, "token": end.lease_token})
+    def decided_and_refunded(*arguments: Any) -> Ended:
+        end = decided(*arguments)
+        end.is_refunded = True
+        return end
 
-    exchange.Exchange._report_lost = report_and_write  # type: ignore[method-assign]
+    recovery._decided = decided_and_refunded
 
 
 def _drop_leases_of_the_dead() -> None:
@@ -78,6 +72,6 @@ class _Rewritten(Statement):
 
 MUTANTS: dict[str, Callable[[], None]] = {
     "settle-without-token": _settle_without_token,
-    "count-late-successes": _count_late_successes,
+    "refund-crashes": _refund_crashes,
     "drop-leases-of-the-dead": _drop_leases_of_the_dead,
 }
