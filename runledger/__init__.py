@@ -95,6 +95,7 @@ from runledger.core.states import (
     WorkflowRunStatus,
     WorkflowStepStatus,
 )
+from runledger.core.workers import RegisteredWorker, WorkerState
 from runledger.core.workflow_builder import WorkflowDagBuilder
 from runledger.core.workflow_errors import *  # noqa: F403 - fifty classes, each named in its __all__
 from runledger.core.workflows import (
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
         set_job_schedule_next_fire_at,
         upsert_job_schedule,
     )
+    from runledger.postgres.workers import list_workers
     from runledger.postgres.workflow_append import append_workflow_steps
     from runledger.postgres.workflow_cancel import cancel_workflow_run
     from runledger.postgres.workflow_gates import complete_external_workflow_step
@@ -168,6 +170,7 @@ else:
         "list_job_events": "runledger.postgres.reads",
         "list_job_logs": "runledger.postgres.reads",
         "list_jobs": "runledger.postgres.reads",
+        "list_workers": "runledger.postgres.workers",
         "get_job_schedule": "runledger.postgres.schedule_reads",
         "list_job_schedules": "runledger.postgres.schedule_reads",
         "delete_job_schedule": "runledger.postgres.schedules",
@@ -300,6 +303,9 @@ __all__ = [
     # the processes
     "Supervisor",
     "JobsConfig",
+    "list_workers",
+    "RegisteredWorker",
+    "WorkerState",
     # errors: the tree
     "RunledgerError",
     "ConflictError",

@@ -46,6 +46,7 @@ ENTRIES = (
     Entry("Jobs", "definition", "runledger.cli.definitions", "definition", "The settings of job types."),
     Entry("Jobs", "schedule", "runledger.cli.schedules", "schedule", "When schedules fire, and their switches."),
     Entry("Operate", "stats", "runledger.cli.stats", "stats", "Show where the jobs are, by job type."),
+    Entry("Operate", "workers", "runledger.cli.workers", "workers", "Show the worker processes of all hosts."),
     Entry("Other", "completion", "runledger.cli.completion", "completion", "Print the completion script of a shell."),
     Entry("Other", "version", "runledger.cli.versions", "version", "Print the versions in use."),
 )

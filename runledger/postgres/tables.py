@@ -225,6 +225,26 @@ job_listeners = Table(
     Column("listening_until", Timestamp, nullable=False),
 )
 
+job_workers = Table(
+    "job_workers",
+    metadata,
+    Column("worker_id", Text, primary_key=True),
+    Column("host_id", Text, nullable=False),
+    Column("host_name", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("app", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("job_types", JSONB),
+    Column("queues", ARRAY(Text)),
+    Column("started_at", Timestamp, nullable=False),
+    Column("seen_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("running_token", BigInteger),
+    Column("jobs_done", BigInteger, nullable=False),
+    Column("rss_kb", Integer),
+)
+
 job_schedules = Table(
     "job_schedules",
     metadata,

@@ -116,3 +116,12 @@ def count_threads() -> int:
         return len(os.listdir("/proc/self/task"))
     except OSError:
         return 1
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in megabytes; 0 when it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1_048_576
+    except (OSError, IndexError):
+        return 0.0

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from runledger.runtime.children import EXIT_CONFIGURATION, Child, spawn
+from runledger.runtime.children import EXIT_CONFIGURATION, Child, resident_mb, spawn
 from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import write_obituary
@@ -287,15 +287,6 @@ class Fleet:
     def _slot_of(self, child: Child) -> Slot:
         assert child.slot_index is not None, "only workers have a slot"
         return self._host.slots[child.slot_index]
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process in megabytes; 0 when it has ended."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1_048_576
-    except (OSError, IndexError):
-        return 0.0
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

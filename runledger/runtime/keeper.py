@@ -26,6 +26,7 @@ from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import Obituary
 from runledger.runtime.prefetch import STALE_SECONDS
+from runledger.runtime.registry import Registry
 from runledger.runtime.slots import Slot, SlotState
 
 PROMOTE_EVERY_SECONDS = 0.5
@@ -50,6 +51,7 @@ class Keeper:
         slots: Sequence[Slot],
         obituaries: int,
         wake_pipes: Sequence[int],
+        registry: Registry,
         *,
         host_id: str,
         config: JobsConfig,
@@ -58,6 +60,7 @@ class Keeper:
         self._slots = slots
         self._obituaries = obituaries
         self._wake_pipes = wake_pipes
+        self._registry = registry
         self._host_id = host_id
         self._config = config
         self._unread = b""
@@ -82,6 +85,7 @@ class Keeper:
         self._settle_the_dead()
         if self.is_stopping and not self._dead:
             self._withdraw()
+            self._registry.withdraw()
             return None
         if now >= self._promote_at:
             self._promote(now)
@@ -93,6 +97,7 @@ class Keeper:
             self._listen_or_not(now)
         if self._is_listening and self._take_notifications():
             self._wake_idle()
+        self._registry.tell_when_due([self.worker_id(slot) for slot in self._slots])
         return max(0.0, min(self._renew_at, self._promote_at, self._check_at, self._listen_at) - time.monotonic())
 
     def worker_id(self, slot: Slot) -> str:
@@ -167,6 +172,7 @@ class Keeper:
                 )
                 self._dead.append(obituary)
         self._settle_the_dead()
+        self._registry.withdraw()
 
     # -- the living -----------------------------------------------------------------------------------------
 

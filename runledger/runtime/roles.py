@@ -20,6 +20,7 @@ from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.loop import run_loop
 from runledger.runtime.reaper import Reaper
+from runledger.runtime.registry import NoticeBoard, Registry
 from runledger.runtime.scheduler import Scheduler
 from runledger.runtime.signals import SignalQueue, drain
 from runledger.runtime.slots import Slot, SlotState, SlotTable
@@ -39,6 +40,7 @@ class Host:
     is_draining: bool
     with_sync: bool
     table: SlotTable
+    board: NoticeBoard
     health_address: str | None
     obituaries_read: int
     wake_reads: Sequence[int]
@@ -84,6 +86,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
         is_draining=host.is_draining,
         with_sync=host.with_sync,
     )
+    host.board.write(slot.index, catalog.job_types)
     slot.turn(SlotState.IDLE, time.monotonic_ns())
     log(logging.INFO, "worker.ready", worker_id=worker_id(host.host_id, slot.index, slot.incarnation))
     worker.watch_stop(lambda: signal.SIGTERM in signals.seen)
@@ -103,7 +106,18 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
     link = _link(host, "keeper")
-    keeper = Keeper(link, host.slots, host.obituaries_read, host.wake_writes, host_id=host.host_id, config=host.config)
+    registry = Registry(
+        link, host.slots, host.board, host_id=host.host_id, app=host.app, queues=host.queues, config=host.config
+    )
+    keeper = Keeper(
+        link,
+        host.slots,
+        host.obituaries_read,
+        host.wake_writes,
+        registry,
+        host_id=host.host_id,
+        config=host.config,
+    )
 
     def tick() -> float | None:
         keeper.is_stopping = signal.SIGTERM in signals.seen

@@ -20,6 +20,7 @@ from runledger.runtime.config import JobsConfig
 from runledger.runtime.fleet import HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Fleet
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
+from runledger.runtime.registry import NoticeBoard
 from runledger.runtime.roles import Host, preload
 from runledger.runtime.signals import SignalQueue, wait_for
 from runledger.runtime.slots import SlotTable
@@ -79,6 +80,7 @@ class Supervisor:
             is_draining=is_draining,
             with_sync=with_sync,
             table=table,
+            board=NoticeBoard(len(table.slots)),
             health_address=health_address,
             obituaries_read=obituaries_read,
             wake_reads=[read for read, _ in wakes],

@@ -13,6 +13,7 @@ from runledger.core.jobs import ClaimedJob
 from runledger.runtime.keeper import Keeper
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.obituary import Obituary
+from runledger.runtime.registry import NoticeBoard
 from runledger.runtime.slots import Slot, SlotState
 from runledger.runtime.worker import Worker
 
@@ -66,6 +67,7 @@ class KeeperBench:
     link: DatabaseLink
     obituaries_write: int
     wake_reads: Sequence[int]
+    board: NoticeBoard
 
     def live_in(self, slot: Slot, *, incarnation: int = 1, pid: int = 0, state: SlotState = SlotState.IDLE) -> str:
         """A worker lives in the slot; answers with its id. Without a pid it is this very process."""

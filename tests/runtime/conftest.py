@@ -19,6 +19,7 @@ from runledger.postgres.tables import metadata
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper
 from runledger.runtime.link import DatabaseLink
+from runledger.runtime.registry import NoticeBoard, Registry
 from runledger.runtime.slots import SlotTable
 from runledger.runtime.worker import Worker
 from runledger.testing import databases
@@ -138,10 +139,12 @@ def make_keeper(connection: Connection, open_link: Callable[..., DatabaseLink]) 
         wakes = [pipe() for _ in table.slots]
         link = open_link("keeper")
         config = JobsConfig(max_global_concurrency=slots, **settings)
+        board = NoticeBoard(slots)
+        registry = Registry(link, table.slots, board, host_id="test", app="tests", queues=None, config=config)
         keeper = Keeper(
-            link, table.slots, obituaries_read, [write for _, write in wakes], host_id="test", config=config
+            link, table.slots, obituaries_read, [write for _, write in wakes], registry, host_id="test", config=config
         )
-        return KeeperBench(connection, keeper, table.slots, link, obituaries_write, [read for read, _ in wakes])
+        return KeeperBench(connection, keeper, table.slots, link, obituaries_write, [read for read, _ in wakes], board)
 
     yield make
     for descriptor in descriptors:
