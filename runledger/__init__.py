@@ -98,6 +98,12 @@ from runledger.core.states import (
 from runledger.core.workers import RegisteredWorker, WorkerState
 from runledger.core.workflow_builder import WorkflowDagBuilder
 from runledger.core.workflow_errors import *  # noqa: F403 - fifty classes, each named in its __all__
+from runledger.core.workflow_explanations import (
+    RootCause,
+    UnmetEdge,
+    WorkflowRunExplanation,
+    WorkflowStepExplanation,
+)
 from runledger.core.workflows import (
     AppendedSteps,
     AppendOutcome,
@@ -140,6 +146,7 @@ if TYPE_CHECKING:
     from runledger.postgres.workers import list_workers
     from runledger.postgres.workflow_append import append_workflow_steps
     from runledger.postgres.workflow_cancel import cancel_workflow_run
+    from runledger.postgres.workflow_explain import explain_workflow_run, explain_workflow_step
     from runledger.postgres.workflow_gates import complete_external_workflow_step
     from runledger.postgres.workflow_reads import (
         get_workflow_run,
@@ -182,6 +189,8 @@ else:
         "cancel_workflow_run": "runledger.postgres.workflow_cancel",
         "complete_external_workflow_step": "runledger.postgres.workflow_gates",
         "enqueue_workflow_run": "runledger.postgres.workflow_runs",
+        "explain_workflow_run": "runledger.postgres.workflow_explain",
+        "explain_workflow_step": "runledger.postgres.workflow_explain",
         "get_workflow_run": "runledger.postgres.workflow_reads",
         "get_workflow_run_id_for_job": "runledger.postgres.workflow_reads",
         "list_workflow_runs": "runledger.postgres.workflow_reads",
@@ -280,6 +289,8 @@ __all__ = [
     "list_workflow_runs",
     "list_workflow_steps",
     "list_workflow_step_dependencies",
+    "explain_workflow_step",
+    "explain_workflow_run",
     # workflows: what is answered
     "EnqueuedWorkflowRun",
     "AppendedSteps",
@@ -287,6 +298,10 @@ __all__ = [
     "WorkflowRun",
     "WorkflowStep",
     "WorkflowStepDependency",
+    "WorkflowStepExplanation",
+    "WorkflowRunExplanation",
+    "UnmetEdge",
+    "RootCause",
     # states
     "JobStatus",
     "JobStage",

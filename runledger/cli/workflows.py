@@ -8,12 +8,18 @@ import click
 
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
-from runledger.cli.output import Column, json_text, print_fields, print_json
+from runledger.cli.output import Column, json_text, one_line, print_fields, print_json, print_rows
 from runledger.cli.values import acting_person, organization_filter, read_payload
 from runledger.cli.workflow_drawings import Drawing, as_document, as_dot, as_mermaid, as_text
 from runledger.core.jobs import Scope
 from runledger.core.states import WorkflowRunStatus, WorkflowStepStatus
 from runledger.core.workflow_errors import ExternalStepOutputInvalidStatus
+from runledger.core.workflow_explanations import (
+    RootCause,
+    UnmetEdge,
+    WorkflowRunExplanation,
+    WorkflowStepExplanation,
+)
 from runledger.core.workflows import (
     Canceled,
     ExternalOutcome,
@@ -25,6 +31,7 @@ from runledger.core.workflows import (
 )
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.workflow_cancel import cancel_workflow_run
+from runledger.postgres.workflow_explain import explain_workflow_run, explain_workflow_step
 from runledger.postgres.workflow_gates import complete_external_workflow_step
 from runledger.postgres.workflow_reads import (
     get_workflow_run,
@@ -55,6 +62,20 @@ STEP_COLUMNS: tuple[Column[WorkflowStep], ...] = (
     Column("WAITS FOR", lambda step: step.dependency_count_pending or None),
     Column("FINISHED", lambda step: step.finished_at),
     Column("LAST ERROR", lambda step: step.last_error_code),
+)
+
+EDGE_COLUMNS: tuple[Column[UnmetEdge], ...] = (
+    Column("WAITS FOR", lambda edge: edge.prerequisite_step_key),
+    Column("STATUS", lambda edge: edge.prerequisite_status),
+    Column("EDGE", lambda edge: edge.release_mode),
+)
+CAUSE_COLUMNS: tuple[Column[RootCause], ...] = (
+    Column("ROOT CAUSE", lambda cause: cause.step_key),
+    Column("STATUS", lambda cause: cause.status),
+    Column("TYPE", lambda cause: cause.job_type or "(gate)"),
+    Column("JOB", lambda cause: cause.job_id),
+    Column("LAST ERROR", lambda cause: cause.error_code),
+    Column("REASON", lambda cause: cause.status_reason),
 )
 
 
@@ -129,6 +150,35 @@ def graph(session: Session, *, run_id: str, form: str, scope: Scope) -> None:
         print_json(as_document(drawing))
     else:
         click.echo({"text": as_text, "mermaid": as_mermaid, "dot": as_dot}[form](drawing))
+
+
+@workflow.command()
+@run_id_argument
+@click.argument("step_key", metavar="[STEP]", required=False)
+@organization_filter
+@click.pass_obj
+def explain(session: Session, *, run_id: str, step_key: str | None, scope: Scope) -> None:
+    """Say why a run has not ended or not succeeded, or why a step does not run.
+
+    For a step: the edges in its way, and the failures, gates and jobs that they lead to.
+
+    \b
+    Example:
+      runledger workflow explain 0198c0de-0000-7000-8000-000000000000 publish
+    """
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        found: WorkflowRunExplanation | WorkflowStepExplanation
+        if step_key is None:
+            found = explain_workflow_run(connection, run_id=run_id, scope=scope)
+        else:
+            found = explain_workflow_step(connection, run_id=run_id, step_key=step_key, scope=scope)
+    if session.is_json:
+        print_json({"summary": found.summary, "explanation": found})
+        return
+    click.echo(one_line(found.summary))
+    if isinstance(found, WorkflowStepExplanation):
+        print_rows(found.unmet_edges, EDGE_COLUMNS)
+    print_rows(found.root_causes, CAUSE_COLUMNS)
 
 
 @workflow.command()

@@ -1,10 +1,11 @@
 """The errors of workflows: branches of the tree in ``errors.py``, with the codes under ``workflow.``.
 
-A graph that is wrong as it stands is an ``InvalidWorkflow``: nothing was asked of the database.
+A graph that is wrong as it stands is an ``InvalidWorkflow`` (``workflow_graph_errors.py``).
 """
 
 from typing import ClassVar
 
+from runledger.core import workflow_graph_errors
 from runledger.core.errors import (
     ConflictError,
     FieldDifference,
@@ -13,30 +14,9 @@ from runledger.core.errors import (
     ValidationError,
     WaitTimedOut,
 )
+from runledger.core.workflow_graph_errors import *  # noqa: F403 - all of them, each named in its __all__
 
 __all__ = [
-    "InvalidWorkflow",
-    "EmptySteps",
-    "BlankWorkflowType",
-    "BlankStepKey",
-    "BlankStepJobType",
-    "BlankIdempotencyKey",
-    "BlankResultStepKey",
-    "UnknownResultStepKey",
-    "NonPositiveStepMaxAttempts",
-    "NonPositiveStepTimeoutSeconds",
-    "ExternalStepJobTypeNotAllowed",
-    "ExternalStepQueueSettingsNotAllowed",
-    "BlankDependencyStepKey",
-    "DuplicateStepKey",
-    "UnknownStepKey",
-    "MissingDependency",
-    "SelfDependency",
-    "DuplicateDependency",
-    "CycleDetected",
-    "TooManySteps",
-    "DependencyCountOverflow",
-    "InvalidOutputReference",
     "WorkflowDefinitionNotFoundOrDisabled",
     "WorkflowRequestConflict",
     "EnqueueConflictingRetry",
@@ -44,6 +24,7 @@ __all__ = [
     "WorkflowSnapshotMissing",
     "WorkflowAlreadyEnqueued",
     "WorkflowRunNotFound",
+    "WorkflowStepNotFound",
     "AppendMutationKeyBlank",
     "AppendTerminalRun",
     "AppendWindowMissing",
@@ -66,155 +47,7 @@ __all__ = [
     "TerminalCompletionUnsupportedIsolation",
     "ExternalCompletionUnsupportedIsolation",
 ]
-
-# -- what a graph may get wrong ---------------------------------------------------------------------------
-
-
-class InvalidWorkflow(ValidationError):
-    """The graph is wrong as it stands; the subclass says how. ``step_key`` and ``prerequisite_step_key`` name the
-    place, where there is one."""
-
-    code: ClassVar[str] = "workflow.invalid_dag"
-
-    def __init__(
-        self,
-        message: str,
-        internal_message: str | None = None,
-        hint: str | None = None,
-        *,
-        step_key: str | None = None,
-        prerequisite_step_key: str | None = None,
-    ) -> None:
-        super().__init__(message, internal_message, hint)
-        self.step_key = step_key
-        self.prerequisite_step_key = prerequisite_step_key
-
-
-class EmptySteps(InvalidWorkflow):
-    """A run needs at least one step, and so does an append."""
-
-    code = "workflow.invalid_dag_empty"
-
-
-class BlankWorkflowType(InvalidWorkflow):
-    """The workflow type is blank."""
-
-    code = "workflow.invalid_dag_workflow_type_blank"
-
-
-class BlankStepKey(InvalidWorkflow):
-    """The key of a step is blank."""
-
-    code = "workflow.invalid_dag_step_key_blank"
-
-
-class BlankStepJobType(InvalidWorkflow):
-    """A step that runs as a job names no job type."""
-
-    code = "workflow.invalid_dag_job_type_blank"
-
-
-class BlankIdempotencyKey(InvalidWorkflow):
-    """The idempotency key of the run is blank."""
-
-    code = "workflow.invalid_dag_idempotency_key_blank"
-
-
-class BlankResultStepKey(InvalidWorkflow):
-    """The key of the result step is blank."""
-
-    code = "workflow.invalid_dag_result_step_key_blank"
-
-
-class UnknownResultStepKey(InvalidWorkflow):
-    """The result step is none of the steps of the run."""
-
-    code = "workflow.invalid_dag_result_step_unknown"
-
-
-class NonPositiveStepMaxAttempts(InvalidWorkflow):
-    """A step must be attempted at least once."""
-
-    code = "workflow.invalid_dag_step_max_attempts_non_positive"
-
-
-class NonPositiveStepTimeoutSeconds(InvalidWorkflow):
-    """The timeout of a step must be at least one second."""
-
-    code = "workflow.invalid_dag_step_timeout_seconds_non_positive"
-
-
-class ExternalStepJobTypeNotAllowed(InvalidWorkflow):
-    """A gate runs no job, so it has no job type."""
-
-    code = "workflow.invalid_dag_external_step_job_type_not_allowed"
-
-
-class ExternalStepQueueSettingsNotAllowed(InvalidWorkflow):
-    """A gate runs no job, so it has neither priority, attempts, timeout nor stage."""
-
-    code = "workflow.invalid_dag_external_step_queue_settings_not_allowed"
-
-
-class BlankDependencyStepKey(InvalidWorkflow):
-    """The key of a prerequisite is blank."""
-
-    code = "workflow.invalid_dag_dependency_step_key_blank"
-
-
-class DuplicateStepKey(InvalidWorkflow):
-    """Two steps have one key, or a step to append has the key of a step of the run."""
-
-    code = "workflow.invalid_dag_duplicate_step_key"
-
-
-class UnknownStepKey(InvalidWorkflow):
-    """The builder has no step of this key yet; a prerequisite may be added later, the step that waits for it not."""
-
-    code = "workflow.invalid_dag_step_unknown"
-
-
-class MissingDependency(InvalidWorkflow):
-    """A prerequisite is none of the steps."""
-
-    code = "workflow.invalid_dag_missing_dependency"
-
-
-class SelfDependency(InvalidWorkflow):
-    """A step waits for itself."""
-
-    code = "workflow.invalid_dag_self_dependency"
-
-
-class DuplicateDependency(InvalidWorkflow):
-    """A step names one prerequisite twice, in whatever modes."""
-
-    code = "workflow.invalid_dag_duplicate_dependency"
-
-
-class CycleDetected(InvalidWorkflow):
-    """Steps wait for each other in a circle; the message shows one circle."""
-
-    code = "workflow.invalid_dag_cycle"
-
-
-class TooManySteps(InvalidWorkflow):
-    """One request holds at most 10,000 steps."""
-
-    code = "workflow.invalid_dag_too_many_steps"
-
-
-class DependencyCountOverflow(InvalidWorkflow):
-    """One request holds at most 100,000 edges."""
-
-    code = "workflow.invalid_dag_dependency_count_overflow"
-
-
-class InvalidOutputReference(InvalidWorkflow):
-    """``output_of`` names a step that is no direct prerequisite, so its output might not be there in time."""
-
-    code = "workflow.invalid_dag_output_of"
-
+__all__ += workflow_graph_errors.__all__
 
 # -- what the stored state may answer ---------------------------------------------------------------------
 
@@ -264,6 +97,12 @@ class WorkflowRunNotFound(NotFoundError):
     """No such run exists in the given scope."""
 
     code = "workflow.run_not_found"
+
+
+class WorkflowStepNotFound(NotFoundError):
+    """The run has no such step, or does not exist in the given scope."""
+
+    code = "workflow.step_not_found"
 
 
 class AppendMutationKeyBlank(ValidationError):

@@ -81,6 +81,19 @@ def test_a_run_is_cancelled(own_url: str, run_id: str) -> None:
     assert (again.exit_code, "already ended" in again.stderr) == (0, True)
 
 
+def test_a_run_and_a_step_are_explained(own_url: str, run_id: str) -> None:
+    step = run_command("workflow", "explain", run_id, "store", url=own_url)
+    run = document_of(run_command("workflow", "explain", run_id, "--json", url=own_url))
+
+    assert step.stdout.splitlines() == [
+        "step 'store' is BLOCKED: 1 edge is not satisfied, because gate 'now' is open and waits for its completion",
+        "now\tWAITING_FOR_EXTERNAL\tON_SUCCESS",
+        "now\tWAITING_FOR_EXTERNAL\t(gate)\t\t\t",
+    ]
+    assert [cause["step_key"] for cause in run["explanation"]["root_causes"]] == ["now", "crawl"]
+    assert run_command("workflow", "explain", run_id, "nowhere", url=own_url).exit_code == 4
+
+
 def test_a_run_that_is_not_there_is_not_found(own_url: str) -> None:
-    for command in ("show", "graph", "cancel"):
+    for command in ("show", "graph", "explain", "cancel"):
         assert run_command("workflow", command, "no-uuid", url=own_url).exit_code == 4
