@@ -80,6 +80,7 @@ from runledger.core.errors import (
 from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, JobFailure, JobTimeout, Snooze
 from runledger.core.handlers import DeadLetterInfo, JobHandler
 from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
+from runledger.core.middleware import Middleware, SettledAttempt, use_for_enqueues
 from runledger.core.requests import JobRequest
 from runledger.core.schedules import JobSchedule, ScheduleRequest, ScheduleSync
 from runledger.core.states import (
@@ -226,6 +227,10 @@ __all__ = [
     "RetryPolicy",
     "DeadLetterInfo",
     "DeadLetterReason",
+    # code around every enqueue and attempt
+    "Middleware",
+    "SettledAttempt",
+    "use_for_enqueues",
     # how an attempt ends
     "JobFailure",
     "Snooze",

@@ -91,6 +91,7 @@ CREATE TABLE job_queue (
     parent_job_id uuid,
     expires_at timestamptz,
     tags text[],
+    headers jsonb,
     run_number integer NOT NULL DEFAULT 1,
     attempt integer NOT NULL DEFAULT 0,
     final_status job_status,

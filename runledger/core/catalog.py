@@ -3,7 +3,7 @@
 Whatever is wrong with a registration raises where it is written, at import, and not when the first job arrives.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -36,6 +36,7 @@ from runledger.core.handlers import (
     check_callable,
     hook_handler,
 )
+from runledger.core.middleware import Middleware, MiddlewareChain
 from runledger.core.payloads import payload_type_of
 from runledger.core.requests import JobRequest
 from runledger.core.schedules import ScheduleRequest, encode_schedule
@@ -73,6 +74,7 @@ class JobCatalog:
         self._handlers: dict[str, RegisteredHandler] = {}
         self._types_by_source: dict[Hashable, list[str]] = {}
         self._schedules: dict[str, ScheduleRequest] = {}
+        self._middleware = MiddlewareChain()
 
     def job(
         self,
@@ -155,6 +157,19 @@ class JobCatalog:
         policy = replace(handler.definition.retry, overrides=MappingProxyType(overrides))
         self._handlers[job_type] = replace(handler, definition=replace(handler.definition, retry=policy))
 
+    def use(self, middleware: Middleware) -> None:
+        """The attempts of this catalog's workers, and enqueues of requests it makes from now on, meet ``middleware``;
+        the first one named is the outermost. Raises InvalidConfiguration unless it is a Middleware."""
+        is_first = not self._middleware.as_tuple
+        self._middleware.add(middleware)
+        if is_first:
+            self._handlers = {job_type: self._surrounded(one) for job_type, one in self._handlers.items()}
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """What is in use, the outermost first."""
+        return self._middleware.as_tuple
+
     def schedule(
         self,
         name: str,
@@ -217,6 +232,7 @@ class JobCatalog:
         stage: JobStage | None = None,
         expires_at: datetime | None = None,
         tags: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> JobRequest:
         """A request for a job type of this catalog, named or by its handler; its payload fits the handler's type.
 
@@ -237,6 +253,8 @@ class JobCatalog:
             stage=stage,
             expires_at=expires_at,
             tags=tags,
+            headers=headers,
+            middleware=self._middleware.as_tuple,
         )
 
     def workflow(
@@ -323,8 +341,13 @@ class JobCatalog:
             added = [replace(handler, definition=definition, on_dead_letter=hook), hook_handler(handler, hook)]
         for one in added:
             self._refuse_duplicate(one.job_type)
+        if self._middleware.as_tuple:
+            added = [self._surrounded(one) for one in added]
         self._handlers.update((one.job_type, one) for one in added)
         self._types_by_source.setdefault(_reference(source), []).append(job_type)
+
+    def _surrounded(self, handler: RegisteredHandler) -> RegisteredHandler:
+        return replace(handler, call=self._middleware.surround(handler.call))
 
     def _refuse_duplicate(self, job_type: str) -> None:
         if job_type in self._handlers:

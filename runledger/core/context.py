@@ -9,6 +9,7 @@ from uuid import UUID
 
 from runledger.core.errors import InvalidCheckpoint, InvalidOutput, InvalidProgress, InvalidRequest
 from runledger.core.gate import clean_text, decode_json, encode_json
+from runledger.core.headers import Headers, decode_headers
 from runledger.core.jobs import ClaimedJob, JsonValue
 from runledger.core.limits import MAX_INT64, check_integer
 from runledger.core.states import LogLevel
@@ -51,7 +52,17 @@ class JobContext:
     serves as a fencing token towards other systems.
     """
 
-    __slots__ = ("_checkpoint", "_clock", "_inputs", "_inputs_text", "_job", "_reporter", "deadline", "worker_id")
+    __slots__ = (
+        "_checkpoint",
+        "_clock",
+        "_headers",
+        "_inputs",
+        "_inputs_text",
+        "_job",
+        "_reporter",
+        "deadline",
+        "worker_id",
+    )
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class JobContext:
         self._inputs_text = inputs_text
         self._checkpoint: Any = _UNREAD
         self._inputs: Any = _UNREAD
+        self._headers: Any = _UNREAD
         self.worker_id = worker_id
         self.deadline = deadline
 
@@ -133,6 +145,15 @@ class JobContext:
             self._inputs = {} if self._inputs_text is None else _decoded_inputs(self._inputs_text)
         inputs: Mapping[str, JsonValue] = self._inputs
         return inputs
+
+    @property
+    def headers(self) -> Headers:
+        """What the enqueue sent along for middleware; empty without. Raises InvalidRequest when somebody stored what
+        the gate would have refused."""
+        if self._headers is _UNREAD:
+            self._headers = decode_headers(self._job.headers)
+        headers: Headers = self._headers
+        return headers
 
     @property
     def is_stopping(self) -> bool:

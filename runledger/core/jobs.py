@@ -41,8 +41,8 @@ class Lease:
 
 @dataclass(slots=True)
 class ClaimedJob:
-    """One claimed job: its lease and all that an attempt needs. Payload and checkpoint are JSON text, because a
-    poisoned row must fail its own attempt and not the batch it was fetched with.
+    """One claimed job: its lease and all that an attempt needs. Payload, checkpoint and headers are JSON text, because
+    a poisoned row must fail its own attempt and not the batch it was fetched with.
 
     Not frozen: it is made for every job on the hottest path, and freezing triples the cost of making it.
     """
@@ -60,6 +60,7 @@ class ClaimedJob:
     workflow_run_id: str | None
     step_key: str | None
     is_expired: bool
+    headers: str | None = None
     inputs: str | None = None
     """JSON text of an object: the outputs of the prerequisites by step key, for a job of a workflow run."""
 

@@ -3,13 +3,15 @@
 Everything is validated here, before any statement: after ``encode_request`` only the state of the database can refuse.
 """
 
-from collections.abc import Sequence, Set
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from runledger.core.errors import InvalidPayload, InvalidRequest
 from runledger.core.gate import KEY_LIMIT, TAG_LIMIT, check_identifier, encode_json
+from runledger.core.headers import encode_headers
 from runledger.core.jobs import JsonValue
 from runledger.core.limits import (
     MAX_ATTEMPTS,
@@ -35,7 +37,8 @@ class JobRequest:
 
     ``payload`` is any JSON value or an instance of a typed payload; None stands for ``{}``. ``next_run_at`` and
     ``delay`` (seconds or a timedelta, counted on the database's clock) exclude each other. ``idempotency_ttl`` needs
-    a key. Tags are a set: order and repetition do not matter.
+    a key. Tags are a set: order and repetition do not matter. ``headers`` (at most 32 texts, 8 KiB) are for middleware,
+    and no part of what an idempotency key covers; ``middleware`` is set by the catalog that makes the request.
     """
 
     job_type: str
@@ -52,6 +55,8 @@ class JobRequest:
     stage: JobStage | None = None
     expires_at: datetime | None = None
     tags: Sequence[str] = ()
+    headers: Mapping[str, str] | None = None
+    middleware: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -74,6 +79,7 @@ class EncodedRequest:
     snapshot: str | None
     expires_at: datetime | None
     tags: list[str] | None
+    headers: str | None
 
 
 def encode_request(request: JobRequest) -> EncodedRequest:
@@ -95,6 +101,7 @@ def encode_request(request: JobRequest) -> EncodedRequest:
         None,
         None if request.expires_at is None else check_time(request.expires_at, field="expires_at"),
         _tags(request.tags),
+        None if request.headers is None else encode_headers(request.headers),
     )
     if encoded.next_run_at is not None and encoded.delay_seconds is not None:
         raise InvalidRequest("next_run_at and delay exclude each other")

@@ -4,7 +4,7 @@ Every call is complete when it returns; nothing of the caller's is held between 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -75,6 +75,7 @@ class Ledger:
         stage: JobStage | None = None,
         expires_at: datetime | None = None,
         tags: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> EnqueuedJob:
         """The job is stored and committed. Options and errors are those of ``JobRequest`` and ``enqueue_job``."""
         request = JobRequest(
@@ -91,6 +92,7 @@ class Ledger:
             stage=stage,
             expires_at=expires_at,
             tags=tags,
+            headers=headers,
         )
         with self.database.autocommit() as connection:
             return enqueue_job(connection, request)

@@ -123,6 +123,7 @@ CLAIM_JOBS = Statement(
         as_text(_leased.c.workflow_run_id),
         cast(null(), Text).label("step_key"),
         func.coalesce(job_queue.c.expires_at <= CLOCK, FALSE),
+        as_text(job_queue.c.headers),
     )
     .select_from(_leased.join(job_queue, job_queue.c.id == _leased.c.job_id))
     .order_by(_leased.c.priority.desc(), _leased.c.next_run_at, _leased.c.job_id),

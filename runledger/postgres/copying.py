@@ -35,7 +35,7 @@ MINIMUM_ROWS = 1_000
 
 _RECORD = (
     "job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, created_at, "
-    "expires_at, tags)"
+    "expires_at, tags, headers)"
 )
 _PLACE = "(job_id, next_run_at, priority, job_type)"
 
@@ -110,6 +110,7 @@ def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, now: datetime) -> tu
         now,
         one.expires_at,
         one.tags,
+        one.headers,
     )
     return record, (job_id, next_run_at, priority, one.job_type)
 

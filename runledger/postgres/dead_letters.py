@@ -64,6 +64,7 @@ def hooks_of(live: CTE) -> tuple[CTE, CTE, CTE]:
             hook_definitions.c.max_attempts,
             hook_definitions.c.default_timeout_seconds.label("timeout_seconds"),
             row.job_id.label("parent_job_id"),
+            job_queue.c.headers,
         )
         .select_from(
             live.join(job_queue, job_queue.c.id == row.job_id)

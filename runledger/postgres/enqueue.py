@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from runledger.core import errors
 from runledger.core.jobs import EnqueuedJob
+from runledger.core.middleware import announced
 from runledger.core.requests import EncodedRequest, JobRequest, encode_request
 from runledger.core.states import JobStatus
 from runledger.postgres import copying
@@ -72,6 +73,7 @@ _REQUEST_COLUMNS: dict[str, Any] = {
     "snapshot": Text,
     "expires_at": DateTime(timezone=True),
     "tags": Text,
+    "headers": Text,
 }
 
 WOKEN = case((HAS_IDLE_LISTENER, as_text(func.pg_notify(constant(WAKE_CHANNEL), parameter("schema", Text)))))
@@ -98,6 +100,7 @@ def _enqueue(requested: FromClause) -> Any:
             cast(wanted.snapshot, JSONB).label("enqueue_request"),
             wanted.expires_at,
             cast(wanted.tags, ARRAY(Text)).label("tags"),
+            cast(wanted.headers, JSONB).label("headers"),
         )
         .select_from(requested.join(job_definitions, definitions.job_type == wanted.job_type))
         .where(definitions.is_enabled)
@@ -130,6 +133,7 @@ def _recorded(identified: CTE) -> CTE:
         "enqueue_request",
         "expires_at",
         "tags",
+        "headers",
     ]
     return (
         upsert(job_queue)
@@ -195,8 +199,9 @@ def enqueue_job(connection: AnyConnection, request: JobRequest) -> EnqueuedJob:
     when its definition was disabled since. Locks nothing that exists. Works in autocommit: it is one statement.
 
     Raises DefinitionNotFoundOrDisabled, IdempotencyConflict (with the differences), UnsupportedIsolation, and what
-    ``encode_request`` raises, before anything is written.
+    middleware and ``encode_request`` raise, before anything is written.
     """
+    [request] = announced((request,))
     return _enqueue_all(borrow(connection), [encode_request(request)])[0]
 
 
@@ -211,7 +216,7 @@ def enqueue_jobs(connection: AnyConnection, requests: Sequence[JobRequest]) -> l
     """
     if not requests:
         return []
-    encoded = [_encode_at(index, request) for index, request in enumerate(requests)]
+    encoded = [_encode_at(index, request) for index, request in enumerate(announced(requests))]
     ledger = borrow(connection)
     if len(encoded) > 1 and ledger.is_autocommit:
         raise errors.TransactionRequired("open a transaction around enqueue_jobs: all jobs are stored, or none")

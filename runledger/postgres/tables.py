@@ -102,6 +102,7 @@ job_queue = Table(
     Column("parent_job_id", Uuid),
     Column("expires_at", Timestamp),
     Column("tags", ARRAY(Text)),
+    Column("headers", JSONB),
     Column("run_number", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("final_status", job_status),

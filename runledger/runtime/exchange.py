@@ -24,6 +24,7 @@ from runledger.postgres.workflow_steps import advance_after_jobs
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox, Waiting
+from runledger.runtime.settled import Announcer
 
 LOCKED_AGAIN_SECONDS = 5.0
 """Pause before an outcome whose lease somebody has locked is tried again; a try waits for the lock at most a second."""
@@ -41,6 +42,7 @@ class Exchange:
         self,
         link: DatabaseLink,
         outbox: Outbox,
+        announcer: Announcer,
         *,
         worker_id: str,
         job_types: Sequence[str],
@@ -49,6 +51,7 @@ class Exchange:
     ) -> None:
         self._link = link
         self._outbox = outbox
+        self._announcer = announcer
         self._worker_id = worker_id
         self._job_types = job_types
         self._queues = queues
@@ -100,6 +103,7 @@ class Exchange:
                 self._settle_one_by_one(waiting, error)
                 return []
         settled = {row[0] for answer in answers[: len(settles)] for row in answer}
+        self._announcer.note(waiting, settled)
         self._report_lost([one for one in waiting if one.end.job_id not in settled])
         return answers[-1] if claims else []
 
@@ -136,7 +140,9 @@ class Exchange:
             except RunledgerError as error:
                 _log_refused(one, error)
                 continue
-            if not answer:
+            if answer:
+                self._announcer.note([one], {one.end.job_id})
+            else:
                 self._report_lost([one])
 
     def _set_aside(self, one: Waiting, error: LockNotAvailable | WorkflowReleaseConflict) -> None:
@@ -162,7 +168,9 @@ class Exchange:
         with self._link.autocommit() as ledger:
             stored = stored_attempts(ledger, [one.end.lease_token for one in lost], [one.end.job_id for one in lost])
         for one in lost:
-            if stored.get(one.end.lease_token) in (Outcome.SUCCEEDED, _outcome_of(one.end)):
+            outcome = stored.get(one.end.lease_token)
+            if outcome in (Outcome.SUCCEEDED, _outcome_of(one.end)):
+                self._announcer.note_confirmed(one, outcome)
                 log(logging.INFO, "job.outcome_confirmed", job_id=one.end.job_id, lease_token=one.end.lease_token)
                 continue
             log(

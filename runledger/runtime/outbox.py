@@ -4,15 +4,17 @@ import threading
 import time
 from typing import NamedTuple
 
+from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended, Succeeded
 
 
 class Waiting(NamedTuple):
-    """An outcome with the monotonic times of its attempt."""
+    """An outcome with the monotonic times of its attempt, and the job as it was claimed."""
 
     end: Succeeded | Ended
     started_at: float | None
     finished_at: float
+    job: ClaimedJob | None = None
 
 
 class Outbox:
@@ -26,9 +28,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, end: Succeeded | Ended, started_at: float | None, finished_at: float) -> None:
+    def add(
+        self, end: Succeeded | Ended, started_at: float | None, finished_at: float, job: ClaimedJob | None = None
+    ) -> None:
         with self._lock:
-            self._waiting.append(Waiting(end, started_at, finished_at))
+            self._waiting.append(Waiting(end, started_at, finished_at, job))
 
     def is_due(self, now: float) -> bool:
         """Whether the oldest outcome has waited as long as it may."""
@@ -40,7 +44,7 @@ class Outbox:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         now = time.monotonic()
-        for end, started_at, finished_at in waiting:
+        for end, started_at, finished_at, _job in waiting:
             end.started_ago = None if started_at is None else now - started_at
             end.finished_ago = now - finished_at
         return waiting

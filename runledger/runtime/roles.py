@@ -97,6 +97,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
         return worker.tick()
 
     status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=lambda: (wake_read,))
+    worker.end()
     link.close()
     return status
 

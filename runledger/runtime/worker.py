@@ -24,6 +24,7 @@ from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox
 from runledger.runtime.prefetch import STALE_SECONDS, Prefetch
 from runledger.runtime.reporter import Reporter
+from runledger.runtime.settled import Announcer
 from runledger.runtime.slots import Slot, SlotState
 
 FIRST_PAUSE_SECONDS = 0.02
@@ -59,9 +60,11 @@ class Worker:
         self._is_prepared = False
         self._job_types = catalog.job_types
         self._outbox = Outbox(config.settle_delay_seconds)
+        self._announcer = Announcer(catalog.middleware, worker_id)
         self._exchange = Exchange(
             link,
             self._outbox,
+            self._announcer,
             worker_id=worker_id,
             job_types=self._job_types,
             queues=queues,
@@ -87,6 +90,10 @@ class Worker:
         """The same, as soon as ``is_asked`` says so; looked at between jobs and by handlers that ask."""
         self._reporter.is_asked_to_stop = is_asked
 
+    def end(self) -> None:
+        """The worker is done and begins nothing more: its middleware hears of it."""
+        self._announcer.tell_exit()
+
     def tick(self) -> float | None:
         """Outcomes are written, due jobs claimed and run. Answers with the pause, or None when the worker is done."""
         if self.is_stopping and self._has_nothing_to_write():  # a database that is away must not hold us up
@@ -98,6 +105,7 @@ class Worker:
         sent_at = time.monotonic()
         is_claiming = not (self.is_stopping or self._slot.is_quiet)
         jobs = self._exchange.settle_and_claim(self._prefetch.size if is_claiming else 0)
+        self._announcer.tell()
         self._slot.hold([job.lease_token for job in jobs], time.monotonic_ns())
         if jobs:
             self._run_batch(jobs, sent_at)
@@ -147,6 +155,7 @@ class Worker:
                 self._run_one(position, job, now)
                 if self._outbox.is_due(time.monotonic()):
                     self._settle_quietly()
+                self._announcer.tell()
         finally:
             self._attendant.rest()
         self._prefetch.learn(claimed=len(jobs), seconds=time.monotonic() - began_at)
@@ -165,7 +174,7 @@ class Worker:
         if end is None:
             self._void(job, now)
             return
-        self._outbox.add(end, now, time.monotonic())
+        self._outbox.add(end, now, time.monotonic(), job)
         if isinstance(end, Ended) and end.error_code is not None and not self._reporter.is_finished:
             _log_failure(job, end)  # whether a finish was rolled back, only its settle finds out
 
@@ -174,7 +183,7 @@ class Worker:
         and the job goes back with its attempt refunded."""
         log(logging.INFO, "job.attempt_void", job_id=job.job_id, lease_token=job.lease_token)
         if self.is_stopping:
-            self._outbox.add(cut_short(job), started_at, time.monotonic())
+            self._outbox.add(cut_short(job), started_at, time.monotonic(), job)
 
     def _flush_reports(self) -> None:
         try:

@@ -43,7 +43,7 @@ def encode(**options: Any) -> EncodedRequest:
 
 
 def test_an_omitted_option_stays_open_for_the_definition():
-    assert encode() == EncodedRequest("mail.receipt", "{}", *([None] * 11))
+    assert encode() == EncodedRequest("mail.receipt", "{}", *([None] * 12))
 
 
 def test_every_option_becomes_plain():
@@ -74,6 +74,7 @@ def test_every_option_becomes_plain():
         snapshot=encoded.snapshot,
         expires_at=datetime(2030, 1, 2, 1, 4, 5, tzinfo=UTC),
         tags=["a", "b"],
+        headers=None,
     )
     assert type(encoded.priority) is int
 
