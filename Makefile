@@ -40,8 +40,10 @@ check: $(DEV_STAMP) ## Lint, format, types, and whether a generated page is stal
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/architecture/test_generated.py
 
-docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew
+docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew, and build the site into build/site
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo 'build/site/index.html'
 
 bench: $(DEV_STAMP) ## Measure throughput (see ARGS='--help')
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,115 @@
+"""How Sphinx makes the site. What follows from the code is written anew at each build, so it cannot be stale."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from sphinx.application import Sphinx  # noqa: E402
+
+from runledger.cli.exits import ExitCode  # noqa: E402
+from runledger.postgres.tables import metadata  # noqa: E402
+from runledger.version import package_version  # noqa: E402
+
+project = "Runledger"
+author = "The Runledger authors"
+copyright = author
+release = package_version()
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["examples"]
+html_theme = "furo"
+html_title = "Runledger"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
+suppress_warnings = ["myst.xref_missing"]  # links to files of the repository; test_links looks after them
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+
+HELP = ROOT / "tests" / "acceptance" / "help"
+SECTION = re.compile(r'^    # (?P<title>.+)$|^    "(?P<name>\w+)",$', re.MULTILINE)
+
+
+def api_page() -> str:
+    """Every public name but errors, which have a page of their own, under the headings of ``__all__``."""
+    listing = (ROOT / "runledger" / "__init__.py").read_text().rpartition("__all__ = [")[2]
+    parts = ["# Python API\n\nEverything public is exported flat from `runledger`.\n"]
+    is_wanted = False
+    for match in SECTION.finditer(listing):
+        if match["title"]:
+            is_wanted = not match["title"].startswith("errors")
+            parts += [f"\n## {match['title'].capitalize()}\n"] if is_wanted else []
+        elif is_wanted:
+            parts.append(_directive(match["name"]))
+    return "".join(parts)
+
+
+def _directive(name: str) -> str:
+    import runledger
+
+    value = getattr(runledger, name)
+    if isinstance(value, type):
+        directive = f"autoclass:: runledger.{name}\n   :members:\n   :exclude-members: __new__, __init__"
+    else:
+        directive = f"{'autofunction' if callable(value) else 'autodata'}:: runledger.{name}"
+    return f"\n```{{eval-rst}}\n.. {directive}\n```\n"
+
+
+def cli_page() -> str:
+    """The help of every command, as a test has compared it with what the program says."""
+    codes = "".join(f"| {code.value} | {code.name.replace('_', ' ').lower()} |\n" for code in ExitCode)
+    parts = [
+        "# Command line\n\nOptions stand behind the command. Data goes to standard output, all else to standard error; "
+        "`--json` prints one document.\n\n| Status | Meaning |\n| --- | --- |\n",
+        codes,
+    ]
+    for path in sorted(HELP.glob("*.txt")):
+        words = path.stem.split("_")
+        text = path.read_text().partition("\nShared options:\n")[0] if len(words) > 2 else path.read_text()
+        parts.append(f"\n{'#' * min(len(words) + 1, 3)} {' '.join(words)}\n\n```text\n{text.strip()}\n```\n")
+    return "".join(parts)
+
+
+def tables_page() -> str:
+    """Every table with its columns."""
+    parts = [
+        "# Tables\n\nThe schema is called `runledger` unless you chose another name. `sql/` has the whole definition.\n"
+    ]
+    for table in metadata.tables.values():
+        parts.append(f"\n## {table.name}\n\n| Column | Type | |\n| --- | --- | --- |\n")
+        for column in table.columns:
+            notes = [word for word, holds in (("key", column.primary_key), ("not null", not column.nullable)) if holds]
+            parts.append(f"| `{column.name}` | {column.type} | {', '.join(notes)} |\n")
+    return "".join(parts)
+
+
+def write_pages(_app: Sphinx) -> None:
+    """The pages that follow from the code stand beside the others before Sphinx reads them."""
+    for name, page in (("api.md", api_page), ("cli.md", cli_page), ("tables.md", tables_page)):
+        path = ROOT / "docs" / "reference" / name
+        text = page()
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this once."""
+    app.connect("builder-inited", write_pages)
