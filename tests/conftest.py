@@ -9,6 +9,8 @@ from runledger.database import migrate
 from runledger.postgres import migrations
 from runledger.testing import databases, server_choice
 
+pytest_plugins = ("pytester", "runledger_pytest")  # the second is an entry point, and named for a stale installation
+
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
 

@@ -26,6 +26,7 @@ class Attendant(threading.Thread):
         self._outbox = outbox
         self._reporter = reporter
         self._is_busy = threading.Event()
+        self._is_over = False
         self._flushed_at = 0.0
 
     def watch(self) -> None:
@@ -36,9 +37,16 @@ class Attendant(threading.Thread):
         """The batch is over."""
         self._is_busy.clear()
 
+    def end(self) -> None:
+        """The thread ends; for a process that outlives its worker, as a test does."""
+        self._is_over = True
+        self._is_busy.set()
+
     def run(self) -> None:
         while True:
             self._is_busy.wait()
+            if self._is_over:
+                return
             time.sleep(LOOK_EVERY_SECONDS)
             try:
                 self._look(time.monotonic())

@@ -109,6 +109,9 @@ class DatabaseLink:
         """The connection is closed; the next use opens another one."""
         self.is_listening = False
         driver, self._driver = self._driver, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.end()
         if driver is not None and self._pid == os.getpid():
             with contextlib.suppress(psycopg.Error):
                 driver.close()

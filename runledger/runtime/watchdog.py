@@ -19,6 +19,7 @@ class RoundTripWatchdog(threading.Thread):
         super().__init__(name="runledger-watchdog", daemon=True)
         self._deadline = float("inf")
         self._descriptor = -1
+        self._is_over = False
 
     def arm(self, descriptor: int, seconds: float) -> None:
         """The socket is shut down when ``seconds`` pass before ``disarm``."""
@@ -28,6 +29,11 @@ class RoundTripWatchdog(threading.Thread):
     def disarm(self) -> None:
         """The answer has come."""
         self._deadline = float("inf")
+
+    def end(self) -> None:
+        """Nothing is watched any more, and the thread ends at its next look."""
+        self.disarm()
+        self._is_over = True
 
     @contextlib.contextmanager
     def watching(self, descriptor: int, seconds: float) -> Iterator[None]:
@@ -41,7 +47,7 @@ class RoundTripWatchdog(threading.Thread):
             self._descriptor, self._deadline = before
 
     def run(self) -> None:
-        while True:
+        while not self._is_over:
             time.sleep(LOOK_EVERY_SECONDS)
             if time.monotonic() > self._deadline:
                 self._deadline = float("inf")

@@ -86,6 +86,10 @@ class Worker:
         """No more jobs begin; handlers see ``context.is_stopping``."""
         self._reporter.stop()
 
+    def close(self) -> None:
+        """Its thread ends; for a process that outlives its worker. The link stays the caller's."""
+        self._attendant.end()
+
     def watch_stop(self, is_asked: Callable[[], bool]) -> None:
         """The same, as soon as ``is_asked`` says so; looked at between jobs and by handlers that ask."""
         self._reporter.is_asked_to_stop = is_asked

@@ -11,8 +11,8 @@ MAY_IMPORT = {
     "database": {"core", "postgres", "version"},
     "runtime": {"core", "postgres", "database", "catalog", "version"},
     "embedded": {"core"},
-    "testing": {"core", "postgres", "database", "embedded", "catalog"},
-    "contrib": {"core", "postgres", "database", "runtime", "catalog"},
+    "testing": {"core", "postgres", "database", "runtime", "embedded", "catalog"},
+    "contrib": {"core", "postgres", "database", "runtime", "catalog", "cli"},
 }
 """What the modules of each package may import of ours. The edges (cli, demo) and the front door import anything."""
 
