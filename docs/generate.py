@@ -15,7 +15,7 @@ import click  # noqa: E402 - the checkout comes first on the path
 
 import runledger.postgres  # noqa: E402
 from runledger.cli.worker import worker  # noqa: E402
-from runledger.core import errors, states, workflow_errors  # noqa: E402
+from runledger.core import errors, operation_errors, states, workflow_errors  # noqa: E402
 from runledger.postgres.statements import Statement  # noqa: E402
 from runledger.runtime.config import JobsConfig  # noqa: E402
 
@@ -115,7 +115,7 @@ def _transitions(noun: str, table: dict[str, states.Transition]) -> str:
 def _errors() -> list[type[errors.RunledgerError]]:
     return [
         value
-        for value in (vars(errors) | vars(workflow_errors)).values()
+        for value in (vars(errors) | vars(operation_errors) | vars(workflow_errors)).values()
         if inspect.isclass(value) and issubclass(value, errors.RunledgerError) and value is not errors.RunledgerError
     ]
 

@@ -8,9 +8,9 @@ or catches an error, or prints its version, needs neither.
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from runledger.core import workflow_errors
+from runledger.core import operation_errors, workflow_errors
 from runledger.core.context import JobContext
-from runledger.core.definitions import JobDefinition, RetryPolicy
+from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, StoredDefinition
 from runledger.core.errors import (
     AlreadyEnqueued,
     AppNotImportable,
@@ -81,6 +81,8 @@ from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, Jo
 from runledger.core.handlers import DeadLetterInfo, JobHandler
 from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
 from runledger.core.middleware import Middleware, SettledAttempt, use_for_enqueues
+from runledger.core.operation_errors import *  # noqa: F403 - each named in its __all__
+from runledger.core.operations import JobRuntimeConfig, OperatorAction
 from runledger.core.requests import JobRequest
 from runledger.core.schedules import JobSchedule, ScheduleRequest, ScheduleSync
 from runledger.core.states import (
@@ -126,9 +128,11 @@ if TYPE_CHECKING:
     from runledger.catalog import JobCatalog
     from runledger.database.ledger import Ledger
     from runledger.database.migrate import ensure_schema_compatible, migrate
+    from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
     from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
     from runledger.postgres.firing import trigger_job_schedule
     from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
+    from runledger.postgres.operator_actions import list_operator_actions
     from runledger.postgres.reads import (
         get_job,
         list_dead_letters,
@@ -136,6 +140,11 @@ if TYPE_CHECKING:
         list_job_events,
         list_job_logs,
         list_jobs,
+    )
+    from runledger.postgres.runtime_configs import (
+        get_job_runtime_config,
+        list_job_runtime_configs,
+        upsert_job_runtime_config,
     )
     from runledger.postgres.schedule_reads import get_job_schedule, list_job_schedules
     from runledger.postgres.schedules import (
@@ -162,44 +171,39 @@ if TYPE_CHECKING:
 
     __version__: str
 else:
-    _LOADED_ON_USE: Final = {
-        "JobCatalog": "runledger.catalog",
-        "Ledger": "runledger.database.ledger",
-        "ensure_schema_compatible": "runledger.database.migrate",
-        "migrate": "runledger.database.migrate",
-        "enqueue_job": "runledger.postgres.enqueue",
-        "enqueue_jobs": "runledger.postgres.enqueue",
-        "cancel_job": "runledger.postgres.operations",
-        "requeue_job": "runledger.postgres.operations",
-        "reschedule_job": "runledger.postgres.operations",
-        "get_job": "runledger.postgres.reads",
-        "list_dead_letters": "runledger.postgres.reads",
-        "list_job_attempts": "runledger.postgres.reads",
-        "list_job_events": "runledger.postgres.reads",
-        "list_job_logs": "runledger.postgres.reads",
-        "list_jobs": "runledger.postgres.reads",
-        "list_workers": "runledger.postgres.workers",
-        "get_job_schedule": "runledger.postgres.schedule_reads",
-        "list_job_schedules": "runledger.postgres.schedule_reads",
-        "delete_job_schedule": "runledger.postgres.schedules",
-        "set_job_schedule_active": "runledger.postgres.schedules",
-        "set_job_schedule_next_fire_at": "runledger.postgres.schedules",
-        "upsert_job_schedule": "runledger.postgres.schedules",
-        "trigger_job_schedule": "runledger.postgres.firing",
-        "append_workflow_steps": "runledger.postgres.workflow_append",
-        "cancel_workflow_run": "runledger.postgres.workflow_cancel",
-        "complete_external_workflow_step": "runledger.postgres.workflow_gates",
-        "enqueue_workflow_run": "runledger.postgres.workflow_runs",
-        "explain_workflow_run": "runledger.postgres.workflow_explain",
-        "explain_workflow_step": "runledger.postgres.workflow_explain",
-        "get_workflow_run": "runledger.postgres.workflow_reads",
-        "get_workflow_run_id_for_job": "runledger.postgres.workflow_reads",
-        "list_workflow_runs": "runledger.postgres.workflow_reads",
-        "list_workflow_steps": "runledger.postgres.workflow_reads",
-        "list_workflow_step_dependencies": "runledger.postgres.workflow_reads",
-        "JobsConfig": "runledger.runtime.config",
-        "Supervisor": "runledger.runtime.supervisor",
+    _NAMES_BY_MODULE: Final = {
+        "runledger.catalog": "JobCatalog",
+        "runledger.database.ledger": "Ledger",
+        "runledger.database.migrate": "ensure_schema_compatible migrate",
+        "runledger.postgres.definition_reads": "get_job_definition list_job_definitions",
+        "runledger.postgres.enqueue": "enqueue_job enqueue_jobs",
+        "runledger.postgres.firing": "trigger_job_schedule",
+        "runledger.postgres.operations": "cancel_job requeue_job reschedule_job",
+        "runledger.postgres.reads": (
+            "get_job list_dead_letters list_job_attempts list_job_events list_job_logs list_jobs"
+        ),
+        "runledger.postgres.operator_actions": "list_operator_actions",
+        "runledger.postgres.runtime_configs": (
+            "get_job_runtime_config list_job_runtime_configs upsert_job_runtime_config"
+        ),
+        "runledger.postgres.schedule_reads": "get_job_schedule list_job_schedules",
+        "runledger.postgres.schedules": (
+            "delete_job_schedule set_job_schedule_active set_job_schedule_next_fire_at upsert_job_schedule"
+        ),
+        "runledger.postgres.workflow_append": "append_workflow_steps",
+        "runledger.postgres.workflow_cancel": "cancel_workflow_run",
+        "runledger.postgres.workers": "list_workers",
+        "runledger.postgres.workflow_explain": "explain_workflow_run explain_workflow_step",
+        "runledger.postgres.workflow_gates": "complete_external_workflow_step",
+        "runledger.postgres.workflow_reads": (
+            "get_workflow_run get_workflow_run_id_for_job list_workflow_runs list_workflow_steps "
+            "list_workflow_step_dependencies"
+        ),
+        "runledger.postgres.workflow_runs": "enqueue_workflow_run",
+        "runledger.runtime.config": "JobsConfig",
+        "runledger.runtime.supervisor": "Supervisor",
     }
+    _LOADED_ON_USE: Final = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
@@ -261,6 +265,17 @@ __all__ = [
     "JobLog",
     "DeadLetter",
     "JsonValue",
+    # definitions and runtime configs
+    "StoredDefinition",
+    "DefinitionSync",
+    "get_job_definition",
+    "list_job_definitions",
+    "JobRuntimeConfig",
+    "upsert_job_runtime_config",
+    "get_job_runtime_config",
+    "list_job_runtime_configs",
+    "OperatorAction",
+    "list_operator_actions",
     # schedules
     "ScheduleRequest",
     "JobSchedule",
@@ -326,74 +341,28 @@ __all__ = [
     "list_workers",
     "RegisteredWorker",
     "WorkerState",
-    # errors: the tree
-    "RunledgerError",
-    "ConflictError",
-    "ValidationError",
-    "NotFoundError",
-    "ForbiddenError",
-    "UnavailableError",
-    "ConfigurationError",
-    "InternalError",
-    # errors: what a request may get wrong
-    "InvalidIdentifier",
-    "InvalidRequest",
-    "InvalidPayload",
-    "InvalidOutput",
-    "InvalidCheckpoint",
-    "InvalidProgress",
-    "InvalidLeaseDuration",
-    "InvalidPagination",
-    "UnknownJobType",
-    "DisabledJobType",
-    "DuplicateJobType",
-    "InvalidHandler",
-    "InvalidDefinition",
-    "InvalidScheduleName",
-    "InvalidCron",
-    "InvalidJitter",
-    "InvalidTimezone",
-    "ScheduleDefinitionNotFoundOrDisabled",
-    "DefinitionNotFoundOrDisabled",
-    "UnsupportedIsolation",
-    "TransactionRequired",
-    "WorkflowRequeueNotSupported",
-    # errors: what the stored state may answer
-    "FieldDifference",
-    "IdempotencyConflict",
-    "RequestSnapshotMissing",
-    "IdempotencyRowMissing",
-    "AlreadyEnqueued",
-    "InvalidStateTransition",
-    "CancellationNotQuiesced",
-    "StateChangedConcurrently",
-    "JobNotFound",
-    "DefinitionNotFound",
-    "ScheduleNotFound",
-    "LeaseLost",
-    "StoredValueInvalid",
-    # errors: what the database may answer
-    "DatabaseUnavailable",
-    "LockNotAvailable",
-    "SerializationFailure",
-    "WaitTimedOut",
-    "TransactionAborted",
-    "PermissionDenied",
-    "UniqueViolation",
-    "RelatedResourceMissing",
-    "RelatedResourceStillReferenced",
-    "BusinessRuleViolation",
-    "RequiredFieldMissing",
-    "QueryFailed",
-    "UnsupportedServer",
-    "InvalidDatabaseUrl",
-    # errors: the schema and the set-up
-    "SchemaMissing",
-    "SchemaBehind",
-    "SchemaAhead",
-    "SchemaChanged",
-    "ConstraintNotValidated",
-    "InvalidConfiguration",
-    "AppNotImportable",
 ]
+# errors: the tree
+__all__ += ["RunledgerError", "ConflictError", "ValidationError", "NotFoundError", "ForbiddenError"]
+__all__ += ["UnavailableError", "ConfigurationError", "InternalError"]
+# errors: what a request may get wrong
+__all__ += ["InvalidIdentifier", "InvalidRequest", "InvalidPayload", "InvalidOutput", "InvalidCheckpoint"]
+__all__ += ["InvalidProgress", "InvalidLeaseDuration", "InvalidPagination", "UnknownJobType", "DisabledJobType"]
+__all__ += ["DuplicateJobType", "InvalidHandler", "InvalidDefinition", "InvalidScheduleName", "InvalidCron"]
+__all__ += ["InvalidJitter", "InvalidTimezone", "ScheduleDefinitionNotFoundOrDisabled"]
+__all__ += ["DefinitionNotFoundOrDisabled", "UnsupportedIsolation", "TransactionRequired"]
+__all__ += ["WorkflowRequeueNotSupported"]
+# errors: what the stored state may answer
+__all__ += ["FieldDifference", "IdempotencyConflict", "RequestSnapshotMissing", "IdempotencyRowMissing"]
+__all__ += ["AlreadyEnqueued", "InvalidStateTransition", "CancellationNotQuiesced", "StateChangedConcurrently"]
+__all__ += ["JobNotFound", "DefinitionNotFound", "ScheduleNotFound", "LeaseLost", "StoredValueInvalid"]
+# errors: what the database may answer
+__all__ += ["DatabaseUnavailable", "LockNotAvailable", "SerializationFailure", "WaitTimedOut"]
+__all__ += ["TransactionAborted", "PermissionDenied", "UniqueViolation", "RelatedResourceMissing"]
+__all__ += ["RelatedResourceStillReferenced", "BusinessRuleViolation", "RequiredFieldMissing", "QueryFailed"]
+__all__ += ["UnsupportedServer", "InvalidDatabaseUrl"]
+# errors: the schema and the set-up
+__all__ += ["SchemaMissing", "SchemaBehind", "SchemaAhead", "SchemaChanged", "ConstraintNotValidated"]
+__all__ += ["InvalidConfiguration", "AppNotImportable"]
+__all__ += operation_errors.__all__
 __all__ += workflow_errors.__all__

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from runledger.core.catalog import JobCatalog as Catalog
+from runledger.core.definitions import DefinitionSync, dead_letter_hook_type
 from runledger.core.schedules import ScheduleSync
 from runledger.postgres.connection import AnyConnection
-from runledger.postgres.definitions import sync_definitions
+from runledger.postgres.definitions import sync_definitions, sync_definitions_exact
 from runledger.postgres.schedule_reads import schedule_names_of
 from runledger.postgres.schedules import sync_schedules, sync_schedules_exact
 
@@ -18,9 +19,20 @@ class JobCatalog(Catalog):
         """Every definition is stored; the answer names the types whose row is new or changed, sorted.
 
         Additive: stored types that the catalog lacks stay, and one that an operator disabled or paused stays so. Locks
-        the changed rows by job type.
+        the changed rows by job type. Raises ActiveScheduleExists when the catalog disables a type that an active
+        schedule enqueues.
         """
         return sync_definitions(connection, self.definitions)
+
+    def sync_definitions_exact(self, connection: AnyConnection, scope: Sequence[str]) -> DefinitionSync:
+        """The same, but each type is enabled or not as the catalog says, and the types in ``scope`` that the catalog
+        lacks are disabled; never deleted. The internal types of dead-letter hooks are in scope with their types.
+
+        Raises EmptyJobTypeList for an empty catalog or scope, InvalidRequest for a type of the catalog outside of the
+        scope, and ActiveScheduleExists when a type would be disabled that an active schedule enqueues.
+        """
+        with_hooks = [name for job_type in scope for name in (job_type, dead_letter_hook_type(job_type))]
+        return sync_definitions_exact(connection, self.definitions, scope=with_hooks)
 
     def sync_schedules(self, connection: AnyConnection) -> tuple[str, ...]:
         """Every schedule is stored, after the definitions have been; the answer names those that are new or changed.

@@ -3,31 +3,34 @@
 from collections.abc import Callable
 
 import click
+from psycopg import Rollback
 
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
 from runledger.cli.output import Column, print_json
 from runledger.cli.values import acting_person
-from runledger.core.definitions import JobDefinition
+from runledger.core.catalog import JobCatalog
+from runledger.core.definitions import DefinitionSync, StoredDefinition
+from runledger.database.ledger import Ledger
 from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
 from runledger.postgres.definitions import (
     get_definitions,
     set_definition_enabled,
     set_definition_paused,
     sync_definitions,
+    sync_definitions_exact,
 )
 
-Stored = tuple[JobDefinition, bool]
-
-DEFINITION_COLUMNS: tuple[Column[Stored], ...] = (
-    Column("TYPE", lambda stored: stored[0].job_type),
-    Column("QUEUE", lambda stored: stored[0].queue),
-    Column("ENABLED", lambda stored: stored[0].is_enabled),
-    Column("PAUSED", lambda stored: stored[1]),
-    Column("ATTEMPTS", lambda stored: stored[0].max_attempts),
-    Column("TIMEOUT", lambda stored: f"{stored[0].timeout_seconds} s"),
-    Column("PRIORITY", lambda stored: stored[0].priority),
-    Column("VERSION", lambda stored: stored[0].version),
+DEFINITION_COLUMNS: tuple[Column[StoredDefinition], ...] = (
+    Column("TYPE", lambda stored: stored.definition.job_type),
+    Column("QUEUE", lambda stored: stored.definition.queue),
+    Column("ENABLED", lambda stored: stored.definition.is_enabled),
+    Column("PAUSED", lambda stored: stored.is_paused),
+    Column("ATTEMPTS", lambda stored: stored.definition.max_attempts),
+    Column("TIMEOUT", lambda stored: f"{stored.definition.timeout_seconds} s"),
+    Column("PRIORITY", lambda stored: stored.definition.priority),
+    Column("VERSION", lambda stored: stored.definition.version),
 )
 
 job_types_argument = click.argument("job_types", metavar="TYPE...", nargs=-1, required=True)
@@ -40,12 +43,15 @@ def definition() -> None:
 
 
 @definition.command("list")
+@click.option("--queue", metavar="NAME", help="Only job types of this queue.")
+@click.option("--after", metavar="TYPE", help="Continue after this type, the last of a page.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=1_000, show_default=True, help="Most rows to print.")
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: Session, *, queue: str | None, after: str | None, limit: int) -> None:
     """List the stored definitions of all job types."""
     with session.reading() as ledger, ledger.database.autocommit() as connection:
-        stored = list(get_definitions(connection).values())
-    print_list(session, stored, DEFINITION_COLUMNS, document={"definitions": [_document(one) for one in stored]})
+        stored = list_job_definitions(connection, queue=queue, after=after, limit=limit)
+    print_list(session, stored, DEFINITION_COLUMNS, document={"definitions": stored})
 
 
 @definition.command()
@@ -99,25 +105,67 @@ def resume(session: Session, *, job_types: tuple[str, ...], reason: str | None) 
 
 
 @definition.command()
+@click.option("--exact", "is_exact", is_flag=True, help="Also enable what the catalog enables, and disable the rest.")
+@click.option(
+    "--scope", multiple=True, metavar="TYPE", help="With --exact: only this type may be disabled.  [default: all]"
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Show what would change, and change nothing.")
 @click.pass_obj
-def sync(session: Session) -> None:
+def sync(session: Session, *, is_exact: bool, scope: tuple[str, ...], is_dry_run: bool) -> None:
     """Store the definitions of the catalog of --app.
 
     Settings are restored to those of the catalog; what an operator disabled or paused stays so, and types that the
     catalog lacks stay. Prints the types that are new or changed. A worker does this when it starts.
 
+    With --exact each type is enabled or not as the catalog says, and types that it lacks are disabled, never deleted.
+    That has to be confirmed, or --yes given; it is refused while an active schedule enqueues such a type.
+
     \b
-    Example:
+    Examples:
       runledger definition sync --app myapp.jobs:catalog
+      runledger definition sync --app myapp.jobs:catalog --exact --dry-run
+      runledger definition sync --app myapp.jobs:catalog --exact --scope report.old --yes
     """
-    definitions = session.catalog().definitions
-    with session.changing() as ledger, ledger.begin() as connection:
-        changed = sync_definitions(connection, definitions)
-    session.say(f"{len(definitions)} definitions, {len(changed)} new or changed")
+    if scope and not is_exact:
+        raise click.UsageError("--scope needs --exact")
+    catalog = session.catalog()
+    with session.changing() as ledger:
+        if not is_exact:
+            done = _synchronised(ledger, catalog, scope=None, is_kept=not is_dry_run)
+        else:
+            with ledger.database.autocommit() as connection:
+                stored = get_definitions(connection)
+            whole = sorted({*(scope or stored), *catalog.job_types})
+            done = _synchronised(ledger, catalog, scope=whole, is_kept=False)
+            if not is_dry_run:
+                if done.disabled:
+                    session.confirm(f"{len(done.disabled)} job types will be disabled: {', '.join(done.disabled)}")
+                done = _synchronised(ledger, catalog, scope=whole, is_kept=True)
+    _print_sync(session, done, len(catalog.definitions), is_dry_run)
+
+
+def _synchronised(ledger: Ledger, catalog: JobCatalog, *, scope: list[str] | None, is_kept: bool) -> DefinitionSync:
+    """What the synchronisation does; taken back again unless it is to be kept."""
+    with ledger.begin() as connection:
+        if scope is None:
+            done = DefinitionSync(sync_definitions(connection, catalog.definitions))
+        else:
+            done = sync_definitions_exact(connection, catalog.definitions, scope=scope)
+        if not is_kept:
+            raise Rollback
+    return done
+
+
+def _print_sync(session: Session, done: DefinitionSync, total: int, is_dry_run: bool) -> None:
+    would = "would be " if is_dry_run else ""
+    session.say(f"{total} definitions, {len(done.changed)} {would}new or changed, {len(done.disabled)} {would}disabled")
     if session.is_json:
-        print_json({"changed": changed})
-    for job_type in () if session.is_json else changed:
+        print_json({"changed": done.changed, "disabled": done.disabled, "is_dry_run": is_dry_run})
+        return
+    for job_type in done.changed:
         click.echo(job_type)
+    for job_type in sorted(set(done.disabled) - set(done.changed)):
+        click.echo(f"{job_type}\tdisabled")
 
 
 def _enable(connection: LedgerConnection, job_type: str, is_enabled: bool, reason: str | None) -> None:
@@ -134,10 +182,5 @@ def _change(session: Session, job_types: tuple[str, ...], change: Callable[[Ledg
     with session.changing() as ledger, ledger.begin() as connection:
         for job_type in ordered:
             change(connection, job_type)
-        stored = list(get_definitions(connection, ordered).values())
-    print_list(session, stored, DEFINITION_COLUMNS, document={"definitions": [_document(one) for one in stored]})
-
-
-def _document(stored: Stored) -> dict[str, object]:
-    settings, is_paused = stored
-    return {"definition": settings, "is_paused": is_paused}
+        changed = [get_job_definition(connection, job_type) for job_type in ordered]
+    print_list(session, changed, DEFINITION_COLUMNS, document={"definitions": changed})

@@ -44,6 +44,7 @@ ENTRIES = (
     Entry("Jobs", "dead", "runledger.cli.dead", "dead", "List and requeue dead letters."),
     Entry("Jobs", "workflow", "runledger.cli.workflows", "workflow", "List, show and change workflow runs."),
     Entry("Jobs", "definition", "runledger.cli.definitions", "definition", "The settings of job types."),
+    Entry("Jobs", "config", "runledger.cli.configs", "config", "The runtime configs of job types."),
     Entry("Jobs", "schedule", "runledger.cli.schedules", "schedule", "When schedules fire, and their switches."),
     Entry("Operate", "stats", "runledger.cli.stats", "stats", "Show where the jobs are, by job type."),
     Entry("Operate", "workers", "runledger.cli.workers", "workers", "Show the worker processes of all hosts."),

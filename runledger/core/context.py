@@ -12,6 +12,7 @@ from runledger.core.gate import clean_text, decode_json, encode_json
 from runledger.core.headers import Headers, decode_headers
 from runledger.core.jobs import ClaimedJob, JsonValue
 from runledger.core.limits import MAX_INT64, check_integer
+from runledger.core.operations import JobRuntimeConfig
 from runledger.core.states import LogLevel
 
 LOG_MESSAGE_LIMIT: Final = 4_096
@@ -40,6 +41,10 @@ class AttemptReporter(Protocol):
         """The line is kept for the job's log; ``fields_text`` is a JSON object."""
         ...
 
+    def read_runtime_config(self, job_type: str) -> JobRuntimeConfig | None:
+        """What is stored for this job type now."""
+        ...
+
     def finish(self, connection: object, output_text: str | None) -> None:
         """The attempt is settled as succeeded inside the caller's transaction, and rolls back with it."""
         ...
@@ -55,6 +60,7 @@ class JobContext:
     __slots__ = (
         "_checkpoint",
         "_clock",
+        "_config",
         "_headers",
         "_inputs",
         "_inputs_text",
@@ -81,6 +87,7 @@ class JobContext:
         self._checkpoint: Any = _UNREAD
         self._inputs: Any = _UNREAD
         self._headers: Any = _UNREAD
+        self._config: Any = _UNREAD
         self.worker_id = worker_id
         self.deadline = deadline
 
@@ -163,6 +170,14 @@ class JobContext:
     def remaining_seconds(self) -> float:
         """The seconds left until the deadline; zero when it has passed."""
         return max(0.0, self.deadline - self._clock())
+
+    def runtime_config(self) -> JobRuntimeConfig | None:
+        """The runtime config of this job type, read at the first call and the same for the rest of the attempt; None
+        when nobody has set one. Raises DatabaseUnavailable when it cannot be read now."""
+        if self._config is _UNREAD:
+            self._config = self._reporter.read_runtime_config(self._job.job_type)
+        config: JobRuntimeConfig | None = self._config
+        return config
 
     def progress(self, done: int | None = None, total: int | None = None) -> None:
         """The job shows this progress; what is omitted keeps its stored value. Raises InvalidProgress when nothing is

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 
 from runledger.core.errors import InvalidDefinition
@@ -50,6 +51,27 @@ class JobDefinition:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     crash_budget: int = 3
     has_dead_letter_hook: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDefinition:
+    """A definition as it is stored, with the switches of operators: who threw one last, and why."""
+
+    definition: JobDefinition
+    is_paused: bool
+    changed_by: str | None
+    change_reason: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionSync:
+    """What an exact synchronisation did, by job type, sorted. ``changed`` are new or have other settings; ``disabled``
+    were enabled before, and either the catalog lacks them or says so."""
+
+    changed: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
 
 
 def dead_letter_hook_type(job_type: str) -> str:

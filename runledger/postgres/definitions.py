@@ -4,16 +4,20 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Double, Integer, Text, cast, func, or_, select, update
+from sqlalchemy import Boolean, Double, Integer, Text, cast, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from runledger.core.definitions import JobDefinition, RetryPolicy, dead_letter_hook_type
-from runledger.core.errors import DefinitionNotFound
-from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import NOW, as_text, parameter, rows_of
+from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, dead_letter_hook_type
+from runledger.core.errors import DefinitionNotFound, InvalidRequest
+from runledger.core.operation_errors import ActiveScheduleExists, EmptyJobTypeList
+from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
+from runledger.postgres.expressions import FALSE, NOW, as_text, constant, parameter, rows_of
 from runledger.postgres.statements import Row, Statement
-from runledger.postgres.tables import job_definitions
+from runledger.postgres.tables import job_definitions, job_schedules
+
+SCHEDULES_NAMED = 10
+"""So many schedules an error names at most."""
 
 _stored = job_definitions.c
 _COLUMNS: dict[str, Any] = {
@@ -42,26 +46,49 @@ _insert = upsert(job_definitions).from_select(
         *(cast(_given.c[name], JSONB) if name == "retry_delay_overrides" else _given.c[name] for name in _COLUMNS)
     ).order_by(_given.c.job_type),
 )
+_will_be_enabled = or_(_stored.is_enabled, parameter("is_exact", Boolean)) & _insert.excluded.is_enabled
 _is_changed = or_(
     *(_stored[name].is_distinct_from(_insert.excluded[name]) for name in _OWNED),
-    _stored.is_enabled & ~_insert.excluded.is_enabled,
+    _stored.is_enabled != _will_be_enabled,
 )
 SYNC_DEFINITIONS = Statement(
     "sync_definitions",
     _insert.on_conflict_do_update(
         index_elements=["job_type"],
-        set_={name: _insert.excluded[name] for name in _OWNED}
-        | {"is_enabled": _stored.is_enabled & _insert.excluded.is_enabled, "updated_at": NOW},
+        set_={name: _insert.excluded[name] for name in _OWNED} | {"is_enabled": _will_be_enabled, "updated_at": NOW},
         where=_is_changed,
     ).returning(_stored.job_type),
 )
 
+_by_types = _stored.job_type == func.any(parameter("job_types", ARRAY(Text)))
+LOCK_DEFINITIONS = Statement(
+    "lock_definitions",
+    select(_stored.job_type, _stored.is_enabled).where(_by_types).order_by(_stored.job_type).with_for_update(),
+)
+ACTIVE_SCHEDULES = Statement(
+    "select_active_schedules",
+    select(job_schedules.c.name)
+    .where(job_schedules.c.job_type == func.any(parameter("job_types", ARRAY(Text))))
+    .where(job_schedules.c.is_active)
+    .order_by(job_schedules.c.name),
+)
+DISABLE_ABSENT = Statement(
+    "disable_absent_definitions",
+    update(job_definitions)
+    .where(_by_types)
+    .where(_stored.is_enabled)
+    .values(is_enabled=FALSE, changed_by=null(), change_reason=constant("not in the catalog"), updated_at=NOW)
+    .returning(_stored.job_type),
+)
+
+DEFINITION_COLUMNS = tuple(
+    as_text(_stored[name]) if name == "retry_delay_overrides" else _stored[name] for name in _COLUMNS
+)
+"""What ``decoded_definition`` reads, in its order."""
+
 SELECT_DEFINITIONS = Statement(
     "select_definitions",
-    select(
-        *(as_text(_stored[name]) if name == "retry_delay_overrides" else _stored[name] for name in _COLUMNS),
-        _stored.is_paused,
-    )
+    select(*DEFINITION_COLUMNS, _stored.is_paused)
     .where(
         or_(
             parameter("job_types", ARRAY(Text)).is_(None),
@@ -103,12 +130,68 @@ def sync_definitions(connection: AnyConnection, definitions: Iterable[JobDefinit
 
     Additive: types that are absent stay. Settings are restored to the given values, except that a type which an
     operator disabled or paused stays so; a given ``is_enabled=False`` disables. Locks the changed rows by job type.
+    Raises ActiveScheduleExists when a type would be disabled while an active schedule enqueues its jobs.
     """
+    given = list(definitions)
+    ledger = borrow(connection)
+    _lock_what_is_disabled(ledger, given, ())
+    return _write(ledger, given, is_exact=False)
+
+
+def sync_definitions_exact(
+    connection: AnyConnection, definitions: Iterable[JobDefinition], *, scope: Sequence[str]
+) -> DefinitionSync:
+    """As ``sync_definitions``, but each type is enabled or not as given, and types in ``scope`` that are not given are
+    disabled; never deleted, and those outside of the scope stay. A paused type stays paused.
+
+    Locks the rows of the scope by job type; belongs into a transaction. Raises EmptyJobTypeList without definitions
+    or scope, InvalidRequest for a definition outside of the scope, and ActiveScheduleExists.
+    """
+    given = list(definitions)
+    outside = sorted({one.job_type for one in given} - set(scope))
+    if not given or not scope:
+        raise EmptyJobTypeList("an exact synchronisation needs at least one definition and a scope")
+    if outside:
+        raise InvalidRequest(f"outside the scope: {', '.join(outside)}")
+    ledger = borrow(connection)
+    absent = sorted(set(scope) - {one.job_type for one in given})
+    disabled = _lock_what_is_disabled(ledger, given, absent)
+    changed = _write(ledger, given, is_exact=True)
+    if absent:
+        ledger.fetch(DISABLE_ABSENT, {"job_types": absent})
+    return DefinitionSync(changed, disabled)
+
+
+def _lock_what_is_disabled(
+    ledger: LedgerConnection, given: Sequence[JobDefinition], absent: Sequence[str]
+) -> tuple[str, ...]:
+    """The enabled types that are about to be disabled, sorted. All rows that will be written are locked first, in
+    their order, so that no schedule of them becomes active meanwhile; nothing is locked when nothing is disabled."""
+    wanted = {one.job_type for one in given if not one.is_enabled} | set(absent)
+    if not wanted:
+        return ()
+    touched = sorted(wanted | {one.job_type for one in given})
+    locked = ledger.fetch(LOCK_DEFINITIONS, {"job_types": touched})
+    disabled = tuple(sorted(job_type for job_type, is_enabled in locked if is_enabled and job_type in wanted))
+    _refuse_scheduled(ledger, disabled)
+    return disabled
+
+
+def _refuse_scheduled(ledger: LedgerConnection, job_types: Sequence[str]) -> None:
+    names = [row[0] for row in ledger.fetch(ACTIVE_SCHEDULES, {"job_types": list(job_types)})] if job_types else []
+    if names:
+        shown = ", ".join(names[:SCHEDULES_NAMED]) + (", …" if len(names) > SCHEDULES_NAMED else "")
+        raise ActiveScheduleExists(
+            f"an active schedule would enqueue a disabled job type: {shown}", hint="pause or delete the schedule first"
+        )
+
+
+def _write(ledger: LedgerConnection, definitions: Sequence[JobDefinition], *, is_exact: bool) -> tuple[str, ...]:
     rows = sorted((_row(definition) for definition in definitions), key=lambda row: str(row["job_type"]))
     if not rows:
         return ()
-    parameters = {f"{name}s": [row[name] for row in rows] for name in _COLUMNS}
-    return tuple(sorted(row[0] for row in borrow(connection).fetch(SYNC_DEFINITIONS, parameters)))
+    parameters = {f"{name}s": [row[name] for row in rows] for name in _COLUMNS} | {"is_exact": is_exact}
+    return tuple(sorted(row[0] for row in ledger.fetch(SYNC_DEFINITIONS, parameters)))
 
 
 def _row(definition: JobDefinition) -> dict[str, Any]:
@@ -138,10 +221,11 @@ def get_definitions(
 ) -> dict[str, tuple[JobDefinition, bool]]:
     """The stored definition of each type, and whether it is paused; all types without ``job_types``."""
     rows = borrow(connection).fetch(SELECT_DEFINITIONS, {"job_types": None if job_types is None else list(job_types)})
-    return {row[0]: (_definition(row), row[-1]) for row in rows}
+    return {row[0]: (decoded_definition(row), row[-1]) for row in rows}
 
 
-def _definition(row: Row) -> JobDefinition:
+def decoded_definition(row: Row) -> JobDefinition:
+    """The definition that a row of ``DEFINITION_COLUMNS`` begins with."""
     return JobDefinition(
         job_type=row[0],
         version=row[1],
@@ -166,7 +250,15 @@ def set_definition_paused(
 def set_definition_enabled(
     connection: AnyConnection, job_type: str, *, is_enabled: bool, actor: str | None = None, reason: str | None = None
 ) -> None:
-    """Enqueue of this type is refused, or allowed again; what is queued still runs. Raises DefinitionNotFound."""
+    """Enqueue of this type is refused, or allowed again; what is queued still runs.
+
+    Locks the row. Raises DefinitionNotFound, and ActiveScheduleExists when an active schedule enqueues jobs of a type
+    that would be disabled. In a transaction no schedule can become active behind that check.
+    """
+    if not is_enabled:
+        ledger = borrow(connection)
+        ledger.fetch(LOCK_DEFINITIONS, {"job_types": [job_type]})
+        _refuse_scheduled(ledger, [job_type])
     _change(connection, SET_ENABLED, job_type, {"is_enabled": is_enabled, "actor": actor, "reason": reason})
 
 

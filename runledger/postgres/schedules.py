@@ -56,6 +56,15 @@ LOOK_UP_SCHEDULES = Statement(
     .order_by(_wanted.c.ordinal),
 )
 
+HOLD_DEFINITIONS = Statement(
+    "hold_definitions",
+    select(job_definitions.c.job_type)
+    .where(job_definitions.c.job_type == func.any(parameter("job_types", ARRAY(Text))))
+    .order_by(job_definitions.c.job_type)
+    .with_for_update(read=True),
+)
+"""Whoever disables a job type waits until these schedules are stored, and then sees them."""
+
 _COLUMNS: dict[str, Any] = {
     "name": Text,
     "job_type": Text,
@@ -111,17 +120,21 @@ DEACTIVATE_ABSENT = Statement(
     .returning(_stored.name),
 )
 
-_is_enabled = (
-    select(job_definitions.c.job_type)
-    .where(job_definitions.c.job_type == _stored.job_type)
-    .where(job_definitions.c.is_enabled)
-    .exists()
+_definition = (
+    select(job_definitions.c.job_type, job_definitions.c.is_enabled)
+    .where(
+        job_definitions.c.job_type == select(job_schedules.c.job_type).where(_by_name).scalar_subquery(),
+    )
+    .with_for_update(read=True)
+    .cte("definition")
+    .prefix_with("MATERIALIZED")
 )
 SET_ACTIVE = Statement(
     "set_schedule_active",
     update(job_schedules)
     .where(_by_name)
-    .where(or_(~parameter("is_active", Boolean), _is_enabled))
+    .where(_stored.job_type == _definition.c.job_type)
+    .where(or_(~parameter("is_active", Boolean), _definition.c.is_enabled))
     .values(is_active=parameter("is_active", Boolean), updated_at=NOW)
     .returning(_stored.name),
 )
@@ -210,6 +223,7 @@ def _write(
 ) -> tuple[str, ...]:
     if not schedules:
         return ()
+    ledger.fetch(HOLD_DEFINITIONS, {"job_types": sorted({one.job_type for one in schedules})})
     known = ledger.fetch(
         LOOK_UP_SCHEDULES,
         {"names": [one.name for one in schedules], "job_types": [one.job_type for one in schedules]},

@@ -10,10 +10,8 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Double,
     Integer,
-    MetaData,
     Sequence,
     SmallInteger,
     Table,
@@ -23,11 +21,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ENUM, JSONB
 
 from runledger.core import states
-
-SCHEMA = "runledger"
-metadata = MetaData(schema=SCHEMA)
-
-Timestamp = DateTime(timezone=True)
+from runledger.postgres.metadata import SCHEMA as SCHEMA
+from runledger.postgres.metadata import Timestamp as Timestamp
+from runledger.postgres.metadata import metadata as metadata
+from runledger.postgres.operator_tables import job_runtime_configs as job_runtime_configs
+from runledger.postgres.operator_tables import operator_actions as operator_actions
 
 
 def _enum(name: str, values: type[StrEnum]) -> ENUM:

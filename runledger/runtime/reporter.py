@@ -11,9 +11,11 @@ from typing import Any
 
 from runledger.core.errors import LeaseLost
 from runledger.core.jobs import ClaimedJob
+from runledger.core.operations import JobRuntimeConfig
 from runledger.core.results import Succeeded
 from runledger.core.states import LogLevel
 from runledger.postgres.leases import save_progress, write_logs
+from runledger.postgres.runtime_configs import find_job_runtime_config
 from runledger.postgres.settle import settle_jobs
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.link import DatabaseLink
@@ -72,6 +74,10 @@ class Reporter:
             self._logs.append((LogLevel.WARNING, f"more than {MOST_LOG_LINES} lines; the rest is not kept", "{}"))
         with self._interrupts.shielded():
             self._write_if_due()
+
+    def read_runtime_config(self, job_type: str) -> JobRuntimeConfig | None:
+        with self._interrupts.shielded(), self._link.autocommit() as ledger:
+            return find_job_runtime_config(ledger, job_type)
 
     def finish(self, connection: Any, output_text: str | None) -> None:
         job = self._current()

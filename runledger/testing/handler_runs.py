@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from runledger.core.failures import Continue, Snooze
 from runledger.core.gate import decode_json, encode_json
 from runledger.core.handlers import JobHandler
 from runledger.core.jobs import ClaimedJob, JsonValue
+from runledger.core.operations import JobRuntimeConfig
 from runledger.core.payloads import payload_type_of
 from runledger.core.states import LogLevel
 
@@ -31,8 +33,9 @@ class HandlerRun:
 class _Recorder:
     """Keeps what an attempt says."""
 
-    def __init__(self, run: HandlerRun, is_stopping: bool) -> None:
+    def __init__(self, run: HandlerRun, is_stopping: bool, config: Mapping[str, JsonValue] | None) -> None:
         self._run = run
+        self._config = config
         self._is_stopping = is_stopping
 
     @property
@@ -48,6 +51,12 @@ class _Recorder:
 
     def write_log(self, level: LogLevel, message: str, fields_text: str) -> None:
         self._run.logs.append((level, message, decode_json(fields_text, error=InvalidPayload)))
+
+    def read_runtime_config(self, job_type: str) -> JobRuntimeConfig | None:
+        if self._config is None:
+            return None
+        now = datetime.now(UTC)
+        return JobRuntimeConfig(job_type, dict(self._config), 1, 1, None, None, now, now)
 
     def finish(self, connection: object, output_text: str | None) -> None:
         self._run.finished.append(connection)
@@ -69,6 +78,7 @@ def run_job(
     inputs: Mapping[str, JsonValue] | None = None,
     workflow_run_id: UUID | None = None,
     step_key: str | None = None,
+    runtime_config: Mapping[str, JsonValue] | None = None,
     worker_id: str = "test",
     is_stopping: bool = False,
 ) -> HandlerRun:
@@ -100,7 +110,7 @@ def run_job(
     context = JobContext(
         job,
         worker_id=worker_id,
-        reporter=_Recorder(run, is_stopping),
+        reporter=_Recorder(run, is_stopping, runtime_config),
         deadline=time.monotonic() + timeout_seconds,
         clock=time.monotonic,
         inputs_text=encode_json(dict(inputs or {}), error=InvalidPayload),

@@ -3,6 +3,9 @@
 import pytest
 from acceptance.command_line import APP, document_of, run_command
 
+from runledger import JobDefinition, Ledger, ScheduleRequest, upsert_job_schedule
+from runledger.postgres.definitions import sync_definitions
+
 
 def lines_of(url: str) -> dict[str, list[str]]:
     rows = [line.split("\t") for line in run_command("definition", "list", url=url).stdout.splitlines()]
@@ -47,3 +50,26 @@ def test_the_document_tells_all_settings(shop_url: str) -> None:
     assert mail["definition"]["job_type"] == "mail.receipt"
     assert mail["definition"]["retry"]["base_seconds"] == 5.0
     assert mail["is_paused"] is False
+
+
+def test_an_exact_sync_previews_asks_and_then_disables(own_url: str) -> None:
+    with Ledger(own_url) as ledger, ledger.begin() as connection:
+        sync_definitions(connection, [JobDefinition("report.gone")])
+    exact = ("definition", "sync", "--app", APP, "--exact")
+
+    preview = run_command(*exact, "--dry-run", url=own_url)
+    assert (preview.exit_code, preview.stdout) == (0, "report.gone\tdisabled\n")
+    refused = run_command(*exact, url=own_url)
+    assert (refused.exit_code, lines_of(own_url)["report.gone"][2]) == (5, "yes")
+    narrow = document_of(run_command(*exact, "--scope", "other.type", "--yes", "--json", url=own_url))
+    assert narrow["disabled"] == []
+    done = document_of(run_command(*exact, "--yes", "--json", url=own_url))
+    assert (done["disabled"], lines_of(own_url)["report.gone"][2]) == (["report.gone"], "no")
+
+
+def test_a_type_with_an_active_schedule_is_not_disabled(own_url: str) -> None:
+    with Ledger(own_url) as ledger, ledger.begin() as connection:
+        upsert_job_schedule(connection, ScheduleRequest("nightly", cron="0 3 * * *", job_type="mail.receipt"))
+    result = run_command("definition", "disable", "mail.receipt", url=own_url)
+    assert result.exit_code == 5
+    assert "nightly" in result.stderr

@@ -57,7 +57,7 @@ def test_pause_and_resume_go_together_or_not_at_all(scheduled_url: str) -> None:
 
 
 def test_a_trigger_prints_the_id_of_its_job(scheduled_url: str) -> None:
-    run_command("schedule", "pause", "nightly", url=scheduled_url)
+    run_command("schedule", "pause", "nightly", "weekly", url=scheduled_url)
     job_id = run_command("schedule", "trigger", "nightly", url=scheduled_url).stdout.strip()
     job = document_of(run_command("job", "show", job_id, "--json", url=scheduled_url))
     assert job["payload"]["_schedule"]["schedule_name"] == "nightly"

@@ -6,7 +6,7 @@ import sys
 from acceptance.command_line import clean_environment
 
 import runledger
-from runledger.core import errors, workflow_errors
+from runledger.core import errors, operation_errors, workflow_errors
 from runledger.core.catalog import JobCatalog
 
 
@@ -28,7 +28,7 @@ def test_every_public_name_exists_once() -> None:
 def test_every_error_is_public() -> None:
     kinds = {
         name
-        for name, value in (vars(errors) | vars(workflow_errors)).items()
+        for name, value in (vars(errors) | vars(operation_errors) | vars(workflow_errors)).items()
         if isinstance(value, type) and name[0] != "_"
     }
     assert kinds - {"ClassVar", "NamedTuple"} <= set(runledger.__all__)

@@ -11,6 +11,7 @@ from runledger.core.context import JobContext
 from runledger.core.errors import InvalidCheckpoint, InvalidOutput, InvalidProgress, InvalidRequest
 from runledger.core.failures import JobTimeout
 from runledger.core.jobs import ClaimedJob
+from runledger.core.operations import JobRuntimeConfig
 from runledger.core.states import LogLevel
 
 ID = "0192f5aa-0000-7000-8000-000000000001"
@@ -32,6 +33,10 @@ class Notebook:
 
     def write_log(self, level: LogLevel, message: str, fields_text: str) -> None:
         self.notes.append((level, message, fields_text))
+
+    def read_runtime_config(self, job_type: str) -> JobRuntimeConfig | None:
+        self.notes.append(job_type)
+        return None
 
     def finish(self, connection: object, output_text: str | None) -> None:
         self.notes.append((connection, output_text))
@@ -197,3 +202,13 @@ def test_finish_hands_on_the_callers_connection_and_the_output_as_text(notebook)
 def test_a_handler_cannot_add_attributes_to_its_context(notebook):
     with pytest.raises(AttributeError):
         context_of(notebook).anything = 1  # type: ignore[attr-defined]
+
+
+def test_the_runtime_config_is_read_once_and_only_when_asked_for(notebook: Notebook) -> None:
+    context = context_of(notebook)
+    assert notebook.notes == []
+
+    assert context.runtime_config() is None
+    assert context.runtime_config() is None
+
+    assert notebook.notes == [context.job_type]

@@ -1,16 +1,26 @@
 """Stored definitions: what a catalog restores, and what an operator decided that survives it."""
 
 import pytest
-from postgres.observing import scalar, snapshot
+from postgres.observing import scalar, snapshot, until_blocked
 
-from runledger.core.definitions import JobDefinition, RetryPolicy
-from runledger.core.errors import DefinitionNotFound
+from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy
+from runledger.core.errors import (
+    DefinitionNotFound,
+    InvalidPagination,
+    InvalidRequest,
+    ScheduleDefinitionNotFoundOrDisabled,
+)
+from runledger.core.operation_errors import ActiveScheduleExists, EmptyJobTypeList
+from runledger.core.schedules import ScheduleRequest
+from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
 from runledger.postgres.definitions import (
     get_definitions,
     set_definition_enabled,
     set_definition_paused,
     sync_definitions,
+    sync_definitions_exact,
 )
+from runledger.postgres.schedules import set_job_schedule_active, upsert_job_schedule
 
 
 def stored(connection, job_type="mail.send"):
@@ -109,3 +119,116 @@ def test_two_catalogs_at_once_do_not_deadlock(connection, connect, in_background
 
     for future in futures:
         future.result(10)
+
+
+def exactly(connection, *definitions, scope):
+    with connection.transaction():
+        return sync_definitions_exact(connection, definitions, scope=scope)
+
+
+def test_an_exact_sync_disables_what_the_scope_has_and_the_catalog_lacks(connection):
+    sync_definitions(connection, [JobDefinition("a"), JobDefinition("b"), JobDefinition("elsewhere")])
+
+    done = exactly(connection, JobDefinition("a"), scope=["a", "b", "never.stored"])
+
+    assert done == DefinitionSync(changed=(), disabled=("b",))
+    enabled = {name: one.is_enabled for name, (one, _) in get_definitions(connection).items()}
+    assert enabled == {"a": True, "b": False, "elsewhere": True}
+    assert get_job_definition(connection, "b").change_reason == "not in the catalog"
+
+
+def test_an_exact_sync_restores_the_enabled_flag_and_keeps_the_pause(connection):
+    sync_definitions(connection, [JobDefinition("a"), JobDefinition("b")])
+    set_definition_enabled(connection, "a", is_enabled=False)
+    set_definition_paused(connection, "a", is_paused=True)
+
+    done = exactly(connection, JobDefinition("a"), JobDefinition("b", is_enabled=False), scope=["a", "b"])
+
+    assert done == DefinitionSync(changed=("a", "b"), disabled=("b",))
+    assert stored(connection, "a") == (JobDefinition("a"), True)
+
+
+@pytest.mark.parametrize(
+    ("definitions", "scope", "error"),
+    [
+        ([], ["a"], EmptyJobTypeList),
+        ([JobDefinition("a")], [], EmptyJobTypeList),
+        ([JobDefinition("a"), JobDefinition("b")], ["a"], InvalidRequest),
+    ],
+)
+def test_an_exact_sync_that_would_do_more_than_meant_is_refused(connection, definitions, scope, error):
+    sync_definitions(connection, [JobDefinition("a"), JobDefinition("b")])
+    before = snapshot(connection)
+
+    with pytest.raises(error):
+        exactly(connection, *definitions, scope=scope)
+
+    assert snapshot(connection) == before
+
+
+def scheduled(connection, job_type):
+    sync_definitions(connection, [JobDefinition(job_type)])
+    upsert_job_schedule(connection, ScheduleRequest("nightly", cron="0 3 * * *", job_type=job_type))
+
+
+@pytest.mark.parametrize(
+    "disable",
+    [
+        lambda connection: exactly(connection, JobDefinition("other"), scope=["other", "report"]),
+        lambda connection: exactly(connection, JobDefinition("report", is_enabled=False), scope=["report"]),
+        lambda connection: sync_definitions(connection, [JobDefinition("report", is_enabled=False)]),
+        lambda connection: set_definition_enabled(connection, "report", is_enabled=False),
+    ],
+)
+def test_a_type_with_an_active_schedule_is_not_disabled(connection, disable):
+    scheduled(connection, "report")
+    before = snapshot(connection)
+
+    with pytest.raises(ActiveScheduleExists, match="nightly") as refused:
+        disable(connection)
+
+    assert refused.value.code == "job_definition.active_schedule_exists"
+    assert snapshot(connection) == before
+    set_job_schedule_active(connection, "nightly", is_active=False)
+    disable(connection)
+    assert stored(connection, "report")[0].is_enabled is False
+
+
+def test_who_disables_a_type_waits_for_a_schedule_that_becomes_active(connection, connect, in_background):
+    scheduled(connection, "report")
+    set_job_schedule_active(connection, "nightly", is_active=False)
+    resuming, disabling = connect(autocommit=False), connect(autocommit=False)
+    set_job_schedule_active(resuming, "nightly", is_active=True)
+
+    refused = in_background(set_definition_enabled, disabling, "report", is_enabled=False)
+    until_blocked(connection, disabling)
+    resuming.commit()
+
+    with pytest.raises(ActiveScheduleExists):
+        refused.result(10)
+
+
+def test_a_schedule_does_not_become_active_behind_a_type_that_is_being_disabled(connection, connect, in_background):
+    scheduled(connection, "report")
+    set_job_schedule_active(connection, "nightly", is_active=False)
+    resuming, disabling = connect(autocommit=False), connect(autocommit=False)
+    set_definition_enabled(disabling, "report", is_enabled=False)
+
+    refused = in_background(set_job_schedule_active, resuming, "nightly", is_active=True)
+    until_blocked(connection, resuming)
+    disabling.commit()
+
+    with pytest.raises(ScheduleDefinitionNotFoundOrDisabled):
+        refused.result(10)
+
+
+def test_definitions_are_listed_in_pages_and_by_queue(connection):
+    sync_definitions(connection, [JobDefinition(name, queue="mail" if name > "b" else "default") for name in "cab"])
+
+    first = list_job_definitions(connection, limit=2)
+    second = list_job_definitions(connection, limit=2, after=first[-1].definition.job_type)
+
+    assert [one.definition.job_type for one in first + second] == ["a", "b", "c"]
+    assert [one.definition.job_type for one in list_job_definitions(connection, queue="mail")] == ["c"]
+    with pytest.raises(InvalidPagination):
+        list_job_definitions(connection, limit=0)

@@ -10,6 +10,7 @@ from runtime.benches import Bench
 from runledger import InvalidCheckpoint, InvalidProgress, JobCatalog, JobContext, JobStatus, LeaseLost, Scope
 from runledger.postgres.operations import cancel_job
 from runledger.postgres.promote import promote_due_jobs
+from runledger.postgres.runtime_configs import upsert_job_runtime_config
 from runledger.runtime.reporter import MOST_LOG_LINES
 
 MakeBench = Callable[..., Bench]
@@ -190,3 +191,18 @@ def test_logs_of_one_attempt_are_not_written_to_the_next(make_bench: MakeBench) 
     rows = bench.connection.execute("SELECT job_id::text, message FROM runledger.job_logs").fetchall()
     assert all(job_id == message for job_id, message in rows)
     assert first not in {message for _, message in rows if message != first}
+
+
+def test_an_attempt_reads_its_runtime_config_once_however_often_it_asks(make_bench: MakeBench) -> None:
+    seen: list[Any] = []
+
+    def handler(context: JobContext, bench: Bench) -> None:
+        upsert_job_runtime_config(bench.connection, "test", {"rate": 5})
+        seen.append(context.runtime_config())
+        upsert_job_runtime_config(bench.connection, "test", {"rate": 6})
+        seen.append(context.runtime_config())
+
+    bench, job_id = run(make_bench, handler)
+
+    assert bench.job(job_id).status is JobStatus.SUCCEEDED
+    assert [one.config for one in seen] == [{"rate": 5}, {"rate": 5}]
