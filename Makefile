@@ -61,6 +61,8 @@ package: $(DEV_STAMP) ## Build wheel and sdist, and try the wheel in a clean env
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist . > build.log 2>&1 || { cat build.log >&2; exit 1; }
 	@rm -f build.log
+	@$(BIN)/python -m twine check --strict dist/* > /dev/null || $(BIN)/python -m twine check --strict dist/*
+	@$(BIN)/check-wheel-contents dist/*.whl
 	@$(BIN)/python tests/packaging/smoke.py dist
 
 clean: ## Remove the environment, caches and packages (databases in .runledger stay)

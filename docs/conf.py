@@ -68,6 +68,8 @@ def _directive(name: str) -> str:
     value = getattr(runledger, name)
     if isinstance(value, type):
         directive = f"autoclass:: runledger.{name}\n   :members:\n   :exclude-members: __new__, __init__"
+        if value.__mro__[1].__module__.startswith("runledger."):
+            directive += "\n   :inherited-members: Exception"
     else:
         directive = f"{'autofunction' if callable(value) else 'autodata'}:: runledger.{name}"
     return f"\n```{{eval-rst}}\n.. {directive}\n```\n"

@@ -1,9 +1,11 @@
 """Whether the built packages hold what they must, and the wheel works where nothing of the repository is.
 
 ``python tests/packaging/smoke.py DIST``: looks into wheel and sdist, installs the wheel into a clean environment, and
-uses it from another directory: version, an embedded database, migrations, the demonstration.
+uses it from another directory: version, an embedded database, migrations, a worker of an installed application for
+which another process enqueues, the demonstration.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,32 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
+
+APPLICATION = """
+from runledger import JobCatalog, JobFailure
+
+catalog = JobCatalog()
+
+
+@catalog.job("consumer.double")
+def double(context, payload):
+    if payload["number"] < 0:
+        raise JobFailure.terminal("consumer.refused", "no negative numbers")
+    return {"doubled": 2 * payload["number"]}
+"""
+
+PRODUCER = """
+import sys
+
+import psycopg
+from consumer_jobs import catalog, double
+
+from runledger import enqueue_jobs
+
+with psycopg.connect(sys.argv[1]) as connection:
+    for job in enqueue_jobs(connection, [catalog.request(double, {"number": number}) for number in (21, -1)]):
+        print(job.job_id)
+"""
 
 
 def main(dist: Path) -> None:
@@ -58,9 +86,29 @@ def use(runledger: Path, place: Path) -> None:
     try:
         call([runledger, "migrate", "--database-url", url], place)
         call([runledger, "migrate", "--check", "--database-url", url], place)
+        run_an_installed_application(runledger, place, url)
     finally:
         call([runledger, "db", "stop"], place)
     call([runledger, "demo", "input"], place)
+
+
+def run_an_installed_application(runledger: Path, place: Path, url: str) -> None:
+    """A program enqueues, and a worker in another process brings one job to success and one to the dead letters."""
+    python = runledger.parent / "python"
+    library = Path(call([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], place).strip())
+    (library / "consumer_jobs.py").write_text(APPLICATION)
+    (place / "producer.py").write_text(PRODUCER)
+    with_database = ["--database-url", url]
+    call([runledger, "definition", "sync", "--app", "consumer_jobs:catalog", *with_database], place)
+    succeeded, dead = call([python, "producer.py", url], place).split()
+    call([runledger, "worker", "--app", "consumer_jobs:catalog", "--drain", *with_database], place)
+    ended = [
+        json.loads(call([runledger, "job", "show", job_id, "--json", *with_database], place))
+        for job_id in (succeeded, dead)
+    ]
+    assert [job["status"] for job in ended] == ["SUCCEEDED", "DEAD_LETTERED"], ended
+    assert ended[0]["output"] == {"doubled": 42}, ended[0]
+    assert ended[1]["last_error_code"] == "consumer.refused", ended[1]
 
 
 def call(command: list[Path | str], place: Path) -> str:
