@@ -1,7 +1,6 @@
 # Everything a developer types. Nothing here touches the system's Python: all of it lives in $(VENV).
 VENV ?= .venv
 WORKERS ?= 2
-KILLS ?= 200
 ARGS ?=
 PG15 ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin /usr/pgsql-15/bin /opt/homebrew/opt/postgresql@15/bin))
 
@@ -19,7 +18,7 @@ export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pg15 check docs bench chaos chaos-smoke coverage package clean
+.PHONY: help demo test test-pg15 check docs bench chaos chaos-long chaos-smoke coverage package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,10 +47,13 @@ docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew, and buil
 bench: $(DEV_STAMP) ## Measure throughput (see ARGS='--help')
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(DEV_STAMP) ## Kill 200 processes under load, ten minutes, and check that nothing is lost (KILLS=, ARGS='--seed 1')
-	@PYTHONPATH=tests $(BIN)/python -m chaos.kill_soak --kills $(KILLS) $(ARGS)
+chaos: $(DEV_STAMP) ## Break everything under load for ten minutes, and check that nothing is lost (ARGS='--seed 1')
+	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 350 $(ARGS)
 
-chaos-smoke: $(DEV_STAMP) ## The same with a dozen, and the proof that the checker can fail; a part of make test
+chaos-long: $(DEV_STAMP) ## The same for an hour: 2,000 kills, 60 crashes of the server
+	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 2000 --hosts 3 --check-every-seconds 60 $(ARGS)
+
+chaos-smoke: $(DEV_STAMP) ## The same in half a minute, and the proof that the checker can fail; a part of make test
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 coverage: $(DEV_STAMP) ## Run the tests and show which lines none of them reaches

@@ -1,17 +1,19 @@
-"""The application of the soak: jobs that do nothing, short jobs, jobs that fail once, and jobs with an effect.
+"""The application of the soak: jobs that end in every way there is.
 
 An effect is a row that is written together with the end of its attempt (``context.finish``), so it must exist exactly
 once for each job that succeeded, under the lease token of the attempt that succeeded.
 """
 
 import os
+import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from runledger import JobCatalog, JobContext, RetryPolicy
+from runledger import Continue, JobCatalog, JobContext, JobFailure, MissedPolicy, RetryPolicy, Snooze
 
 CREATE_EFFECTS = """
     CREATE TABLE IF NOT EXISTS chaos_effects (
@@ -21,10 +23,15 @@ CREATE_EFFECTS = """
 """
 EFFECT = "chaos.effect"
 GATED_EFFECT = "chaos.gated_effect"
+STEP = "chaos.step"
+FAILING = ("chaos.fails", "chaos.terminal", "chaos.hangs", "chaos.exits")
+"""The types whose jobs may end as dead letters; all others must succeed, unless somebody cancelled them."""
+
 GATE_LOOK_SECONDS = 0.005
+LAST_RUN = 3
 AT_ONCE = RetryPolicy(base_seconds=0.01, factor=1.0, jitter=False)
 
-# A soak kills on purpose, so neither attempts nor crashes may run out: every job has to succeed in the end.
+# A soak kills on purpose, so neither attempts nor crashes may run out where a job has to succeed in the end.
 catalog = JobCatalog(retry=AT_ONCE, max_attempts=100, timeout_seconds=60, crash_budget=100)
 
 
@@ -44,10 +51,81 @@ def fail_once(context: JobContext, payload: dict[str, Any]) -> None:
         raise ValueError("the first attempt fails")
 
 
+@catalog.job("chaos.fails", max_attempts=2)
+def fail(context: JobContext, payload: dict[str, Any]) -> None:
+    raise ValueError("every attempt fails")
+
+
+@catalog.job("chaos.terminal")
+def give_up(context: JobContext, payload: dict[str, Any]) -> None:
+    raise JobFailure.terminal("chaos.hopeless", "no attempt can succeed")
+
+
+@catalog.job("chaos.hangs", max_attempts=2, timeout_seconds=1)
+def hang(context: JobContext, payload: dict[str, Any]) -> None:
+    """Nothing but the kill of its process ends it."""
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
+
+
+@catalog.job("chaos.exits", max_attempts=2, crash_budget=2)
+def kill_the_process(context: JobContext, payload: dict[str, Any]) -> None:
+    if payload["ms"] % 2:
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@catalog.job("chaos.snoozes")
+def snooze(context: JobContext, payload: dict[str, Any]) -> None:
+    if context.checkpoint is None:
+        context.save_checkpoint({"snoozed": True})
+        raise Snooze(0.2)
+
+
+@catalog.job("chaos.continues")
+def go_on(context: JobContext, payload: dict[str, Any]) -> None:
+    if context.run_number < LAST_RUN:
+        raise Continue
+
+
+@catalog.job("chaos.slow")
+def be_slow(context: JobContext, payload: dict[str, Any]) -> None:
+    """Longer than a lease: only renewal keeps it."""
+    for second in range(payload["seconds"]):
+        time.sleep(1.0)
+        context.progress(second + 1, payload["seconds"])
+
+
+@catalog.job("chaos.hog")
+def hold_the_interpreter(context: JobContext, payload: dict[str, Any]) -> None:
+    """No other thread of its process runs for a second."""
+    re.match(r"(a+)+$", "a" * 23 + "b")
+
+
 @catalog.job(EFFECT)
 def have_effect(context: JobContext, payload: dict[str, Any]) -> None:
     time.sleep(payload["ms"] / 1_000)
     finish_with_effect(context)
+
+
+@catalog.job(STEP)
+def take_a_step(context: JobContext, payload: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(payload["ms"] / 1_000)
+    if payload.get("fails"):
+        raise JobFailure.terminal("chaos.branch", "this branch leads nowhere")
+    return {"value": payload.get("value", 0) + 1}
+
+
+@catalog.job("chaos.tick")
+def tick(context: JobContext, payload: dict[str, Any]) -> None:
+    """What the schedules fire."""
+
+
+catalog.schedule("no slot is left out", cron="*/5 * * * * *", job_type="chaos.tick", missed=MissedPolicy.ALL)
+catalog.schedule("one late firing will do", cron="*/3 * * * * *", job_type="chaos.tick", jitter_seconds=1)
 
 
 @catalog.job(GATED_EFFECT)

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import threading
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ ENVIRONMENT = {
     "JOBS_REAPER_INTERVAL_SECONDS": "1",
     "JOBS_REAPER_RETRY_DELAY_MS": "1000",
     "JOBS_SHUTDOWN_TIMEOUT_SECONDS": str(SHUTDOWN_SECONDS),
+    "JOBS_TIMEOUT_GRACE_SECONDS": "1",
+    "JOBS_DATABASE_TIMEOUT_SECONDS": "3",
 }
 CLEAN, TIME_RAN_OUT = 0, 6
 
@@ -70,7 +71,7 @@ class Place:
         self._directory = directory
         self._environment = ENVIRONMENT | ({"CHAOS_MUTANT": mutant} if mutant else {})
         self._timers: list[threading.Timer] = []
-        self._stopped_until = 0.0
+        self._replacing: threading.Thread | None = None
         self.complaints: list[str] = []
         self.starts = 0
         self.start()
@@ -87,6 +88,7 @@ class Place:
 
     def pid_of(self, role: Role, slot: int) -> int:
         """Who lives there, as soon as somebody does. Raises AssertionError when nobody comes."""
+        self.settle_down()
         if role is Role.SUPERVISOR:
             return self.host.pid
 
@@ -100,7 +102,8 @@ class Place:
         return int(until(living, within=PATIENCE_SECONDS, what=f"a {role} of host-{self.index}"))
 
     def suffer(self, action: Action, pid: int) -> None:
-        """The process gets the signal of the action; a supervisor that ends by it is replaced."""
+        """The process gets the signal of the action; a supervisor that ends by it is replaced, after a TERM in its own
+        time."""
         if action.kind is Kind.STOP:
             self._stop_for_a_while(pid)
             return
@@ -108,22 +111,43 @@ class Place:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         if action.role is Role.SUPERVISOR:
-            self._replace(action.kind)
+            self._replacing = threading.Thread(target=self._replace, args=(action.kind,))
+            self._replacing.start()
+            if action.kind is Kind.KILL:
+                self.settle_down()
+
+    def roll(self) -> None:
+        """The host is told to stop, and another one is ready in its place."""
+        self.settle_down()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.host.pid, signal.SIGTERM)
+        self._replace(Kind.TERM)
+        self.host.ready(SLOTS)
+
+    def settle_down(self) -> None:
+        """Returns when no replacement is under way."""
+        thread, self._replacing = self._replacing, None
+        if thread is not None:
+            thread.join(2 * PATIENCE_SECONDS)
 
     def _replace(self, kind: Kind) -> None:
-        was_stopped = time.monotonic() < self._stopped_until
-        status = self.host.wait(PATIENCE_SECONDS)
-        if status not in self._allowed_ends(kind, was_stopped=was_stopped):
-            self.complaints.append(f"host-{self.index} ended with {status} after {kind}")
+        try:
+            status = self.host.wait(PATIENCE_SECONDS)
+            if status not in self._allowed_ends(kind):
+                self.complaints.append(f"host-{self.index} ended with {status} after {kind}")
+        except AssertionError as error:
+            self.complaints.append(str(error)[:200])
+            self.host.end()
         self._expect_nobody_left()
         self.start()
 
-    def _allowed_ends(self, kind: Kind, *, was_stopped: bool) -> set[int]:
+    def _allowed_ends(self, kind: Kind) -> set[int]:
+        """A stop that is asked for while jobs are longer than its patience may run out of time."""
         if kind is Kind.KILL:
             return {-signal.SIGKILL}
         if not self.host.events("supervisor.started"):
             return {-signal.SIGTERM}  # it was still importing, and nobody depended on it
-        return {CLEAN, TIME_RAN_OUT} if was_stopped else {CLEAN}
+        return {CLEAN, TIME_RAN_OUT}
 
     def _expect_nobody_left(self) -> None:
         try:
@@ -141,7 +165,6 @@ class Place:
 
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-        self._stopped_until = time.monotonic() + STOP_SECONDS
         timer = threading.Timer(STOP_SECONDS, resume)
         self._timers.append(timer)
         timer.start()
@@ -150,6 +173,7 @@ class Place:
         """Returns when nobody is stopped any more."""
         for timer in self._timers:
             timer.join(PATIENCE_SECONDS)
+        self.settle_down()
 
     def retire(self) -> None:
         """The host is told to stop, and has to end cleanly with everybody in it."""
@@ -164,4 +188,5 @@ class Place:
         """Nobody is left, whatever happened."""
         for timer in self._timers:
             timer.cancel()
+        self.settle_down()
         self.host.end()

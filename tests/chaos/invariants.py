@@ -1,13 +1,14 @@
-"""What must be true when everything has healed and the queue is empty, whatever was killed. Each rule names its
-violations; none of them asks how the result came about.
+"""What must be true whatever was killed: always, and when everything has healed and the queue is empty. Each rule names
+its violations; none of them asks how the result came about.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from chaos.app import EFFECT, GATED_EFFECT
+from chaos.app import EFFECT, FAILING, GATED_EFFECT
+from postgres.workflow_graphs import INVARIANTS as WORKFLOW_RULES
 
 from runledger.core.jobs import Scope
 from runledger.core.states import JobEventType
@@ -20,11 +21,44 @@ SAMPLED_JOBS = 200
 EFFECT_TYPES = f"('{EFFECT}', '{GATED_EFFECT}')"
 REFUNDED = "('RELEASED', 'SNOOZED')"
 
-RULES: dict[str, str] = {
-    "an acknowledged job is lost": """
-        SELECT k.job_id FROM acknowledged k LEFT JOIN runledger.job_queue q ON q.id = k.job_id WHERE q.id IS NULL
+ALWAYS: dict[str, str] = {
+    "an attempt began before the one before it had ended": """
+        SELECT job_id, attempt FROM (
+            SELECT job_id, attempt, leased_at,
+                   lag(finished_at) OVER (PARTITION BY job_id ORDER BY lease_token) AS before
+            FROM runledger.job_attempts) AS a
+        WHERE a.before > a.leased_at
     """,
-    "a job has no end": "SELECT id FROM runledger.job_queue WHERE final_status IS NULL",
+    "a lease began before the attempt before it had ended": """
+        SELECT l.job_id FROM runledger.job_leases l JOIN runledger.job_attempts a USING (job_id)
+        WHERE a.finished_at > l.leased_at OR a.lease_token >= l.lease_token
+    """,
+    "a job has more attempts than it may have": "SELECT id FROM runledger.job_queue WHERE attempt > max_attempts",
+    "a dead letter is missing": """
+        SELECT q.id FROM runledger.job_queue q WHERE q.final_status = 'DEAD_LETTERED' AND NOT EXISTS (
+            SELECT FROM runledger.job_dead_letters d WHERE d.job_id = q.id AND d.run_number = q.run_number)
+    """,
+    "a dead letter belongs to a job that did not end so": """
+        SELECT d.job_id FROM runledger.job_dead_letters d JOIN runledger.job_queue q ON q.id = d.job_id
+        WHERE (q.run_number = d.run_number AND q.final_status IS DISTINCT FROM 'DEAD_LETTERED'
+               AND NOT EXISTS (SELECT FROM runledger.job_events e
+                               WHERE e.job_id = d.job_id AND e.event_type = 'REQUEUED'))
+           OR q.run_number < d.run_number
+    """,
+    "a job was given up with attempts left and without a reason": """
+        SELECT q.id FROM runledger.job_queue q
+        JOIN runledger.job_attempts a USING (run_number, attempt)
+        WHERE a.job_id = q.id AND q.final_status = 'DEAD_LETTERED' AND q.attempt < q.max_attempts
+          AND a.outcome NOT IN ('TERMINAL', 'PANICKED', 'RELEASED', 'SNOOZED')
+    """,
+    "two jobs have one key": """
+        SELECT idempotency_key FROM runledger.job_queue WHERE idempotency_key IS NOT NULL
+        GROUP BY job_type, organization_id, idempotency_key HAVING count(*) > 1
+    """,
+    "a slot fired twice, or before its time": """
+        SELECT schedule_id, scheduled_for FROM runledger.job_queue WHERE schedule_id IS NOT NULL
+        GROUP BY 1, 2 HAVING count(*) > 1 OR min(created_at) < scheduled_for
+    """,
     "a run succeeded twice": """
         SELECT job_id, run_number, count(*) FROM runledger.job_attempts WHERE outcome = 'SUCCEEDED'
         GROUP BY job_id, run_number HAVING count(*) > 1
@@ -61,7 +95,6 @@ RULES: dict[str, str] = {
             ON a.job_id = q.id AND a.run_number = q.run_number AND a.outcome NOT IN {REFUNDED}
         WHERE q.final_status IS NOT NULL GROUP BY q.id HAVING q.attempt <> count(a.job_id)
     """,
-    "a lease is left": "SELECT job_id, worker_id, lease_expires_at FROM runledger.job_leases",
     "a job is in more than one place, or in none": """
         SELECT q.id, count(p.place) FROM runledger.job_queue q LEFT JOIN (
             SELECT job_id, 'ready' AS place FROM runledger.job_ready
@@ -71,6 +104,32 @@ RULES: dict[str, str] = {
         ) p ON p.job_id = q.id GROUP BY q.id HAVING count(p.place) <> 1
     """,
 }
+ALWAYS |= WORKFLOW_RULES
+AT_THE_END: dict[str, str] = {
+    "an acknowledged job is lost": """
+        SELECT k.job_id FROM acknowledged k LEFT JOIN runledger.job_queue q ON q.id = k.job_id WHERE q.id IS NULL
+    """,
+    "a job has no end": "SELECT id FROM runledger.job_queue WHERE final_status IS NULL",
+    "a run has no end": "SELECT id FROM runledger.workflow_runs WHERE finished_at IS NULL",
+    "a job that can succeed was given up": f"""
+        SELECT q.id, q.job_type, q.last_error_code FROM runledger.job_queue q
+        WHERE q.final_status = 'DEAD_LETTERED' AND q.job_type NOT IN {FAILING}
+          AND q.payload -> 'fails' IS DISTINCT FROM 'true'
+    """,
+    "a job that must fail has succeeded": f"""
+        SELECT id, job_type FROM runledger.job_queue WHERE final_status = 'SUCCEEDED' AND job_type IN {FAILING}
+    """,
+    "a slot was left out by a schedule that fires all": """
+        SELECT q.schedule_id, q.scheduled_for FROM (
+            SELECT schedule_id, scheduled_for,
+                   lead(scheduled_for) OVER (PARTITION BY schedule_id ORDER BY scheduled_for) AS following
+            FROM runledger.job_queue WHERE schedule_id IS NOT NULL) AS q
+        JOIN runledger.job_schedules s ON s.id = q.schedule_id AND s.missed = 'ALL'
+        WHERE q.following <> q.scheduled_for + interval '5 seconds'
+    """,
+    "a lease is left": "SELECT job_id, worker_id, lease_expires_at FROM runledger.job_leases",
+}
+RULES = ALWAYS | AT_THE_END
 """A sentence that must be false, and the query that finds where it is true."""
 
 SAMPLE = """
@@ -78,31 +137,39 @@ SAMPLE = """
         SELECT count(*) FROM runledger.job_attempts a WHERE a.job_id = q.id) DESC, id LIMIT %s
 """
 _E = JobEventType
+_WAITING = frozenset({_E.LEASED, _E.CANCELED, _E.RESCHEDULED, _E.PRIORITY_CHANGED})
 FOLLOWERS: dict[JobEventType, frozenset[JobEventType]] = {
-    _E.ENQUEUED: frozenset({_E.LEASED, _E.CANCELED}),
+    _E.ENQUEUED: _WAITING,
+    _E.RESCHEDULED: _WAITING,
     _E.LEASED: frozenset({_E.SUCCEEDED, _E.FAILED, _E.RELEASED, _E.RETRY_SCHEDULED, _E.CANCELED}),
     _E.FAILED: frozenset({_E.RETRY_SCHEDULED, _E.DEAD_LETTERED}),
-    _E.RETRY_SCHEDULED: frozenset({_E.LEASED, _E.CANCELED}),
-    _E.RELEASED: frozenset({_E.LEASED, _E.CANCELED}),
-    _E.SUCCEEDED: frozenset(),
-    _E.DEAD_LETTERED: frozenset(),
+    _E.RETRY_SCHEDULED: _WAITING,
+    _E.RELEASED: _WAITING,
+    _E.REQUEUED: _WAITING,
+    _E.SUCCEEDED: frozenset({_E.REQUEUED}),
+    _E.DEAD_LETTERED: frozenset({_E.REQUEUED}),
+    _E.CANCELED: frozenset({_E.REQUEUED}),
 }
-"""What may come next in the timeline of a job that nobody requeued."""
+"""What may come next in the timeline of a job."""
+
+ENDS = frozenset({_E.SUCCEEDED, _E.DEAD_LETTERED, _E.CANCELED})
 
 
 def violations(connection: Connection, acknowledged: Iterable[str]) -> list[str]:
     """Every broken rule with its first cases; nothing when all is well. Leaves a temporary table behind."""
     _store_acknowledged(connection, acknowledged)
-    checks: dict[str, Callable[[], list[Any]]] = {
-        sentence: lambda query=query: connection.execute(query).fetchall()  # type: ignore[misc]
-        for sentence, query in RULES.items()
-    }
-    checks["a timeline is out of order"] = lambda: _disordered_timelines(connection)
-    found = {sentence: check() for sentence, check in checks.items()}
+    found = broken(connection, RULES)
+    disordered = _disordered_timelines(connection)
+    return found + ([f"a timeline is out of order: {_name(disordered)}"] if disordered else [])
+
+
+def broken(connection: Connection, rules: Mapping[str, str]) -> list[str]:
+    """The rules of these that do not hold, each with its first cases."""
+    found = {sentence: connection.execute(query).fetchall() for sentence, query in rules.items()}
     return [f"{sentence}: {len(cases)} × {_name(cases)}" for sentence, cases in found.items() if cases]
 
 
-def _name(cases: list[Any]) -> str:
+def _name(cases: Sequence[Any]) -> str:
     return "; ".join(" ".join(str(value) for value in case) for case in cases[:MOST_NAMED])
 
 
@@ -123,7 +190,7 @@ def _disordered_timelines(connection: Connection) -> list[tuple[str, str]]:
 def _disorder(connection: Connection, job_id: str) -> str | None:
     events = sorted_events(connection, job_id)
     kinds = [event_type for event_type, _ in events]
-    if not kinds or kinds[0] is not _E.ENQUEUED or FOLLOWERS.get(kinds[-1], frozenset()):
+    if not kinds or kinds[0] is not _E.ENQUEUED or kinds[-1] not in ENDS:
         return f"does not go from ENQUEUED to an end: {kinds}"
     for (earlier, earlier_at), (later, later_at) in itertools.pairwise(events):
         if later not in FOLLOWERS[earlier]:

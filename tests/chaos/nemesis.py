@@ -1,6 +1,7 @@
-"""The nemesis: which process suffers what, and when. A plan is a pure function of its seed.
+"""The nemesis: what suffers what, and when. A plan is a pure function of its seed.
 
-A plan names places (the worker in slot 1 of host 0), not processes: whoever lives there when its turn comes is hit.
+A plan names places (the worker in slot 1 of host 0, the network of the load), not processes: whoever lives there when
+its turn comes is hit.
 """
 
 import random
@@ -11,7 +12,6 @@ from typing import TypeVar
 
 Choice = TypeVar("Choice")
 
-HOSTS = 2
 SLOTS = 2
 LEASE_TTL_SECONDS = 10
 STOP_SECONDS = LEASE_TTL_SECONDS + 3.0
@@ -25,6 +25,17 @@ class Kind(StrEnum):
     KILL = "KILL"
     TERM = "TERM"
     STOP = "STOP"
+    ROLL = "ROLL"
+    """Every host in turn is told to stop and replaced."""
+    TERMINATE = "TERMINATE"
+    """``pg_terminate_backend`` of sessions of ours."""
+    CRASH = "CRASH"
+    """The server stops at once, without a checkpoint, and starts again."""
+    NETWORK = "NETWORK"
+    LOCK = "LOCK"
+    """An operator holds a table in ACCESS EXCLUSIVE."""
+    READER = "READER"
+    """A transaction of an operator keeps its snapshot."""
 
 
 class Role(StrEnum):
@@ -35,44 +46,89 @@ class Role(StrEnum):
     SUPERVISOR = "supervisor"
 
 
-KILL_WEIGHTS = {Role.WORKER: 62, Role.KEEPER: 14, Role.REAPER: 6, Role.SCHEDULER: 4, Role.SUPERVISOR: 14}
-TERM_WEIGHTS = {Role.WORKER: 1, Role.SUPERVISOR: 1}
-STOP_WEIGHTS = {Role.WORKER: 4, Role.KEEPER: 1, Role.SUPERVISOR: 1}
-KIND_WEIGHTS = {Kind.KILL: 84, Kind.TERM: 8, Kind.STOP: 8}
+class Fault(StrEnum):
+    """What happens to the connections of one place, for as long as it lasts."""
+
+    REFUSE = "REFUSE"
+    """New connections are refused."""
+    RESET = "RESET"
+    """All that are open are reset, once."""
+    BLACK_HOLE = "BLACK_HOLE"
+    """Nothing arrives in either direction, and nobody is told."""
+    DELAY = "DELAY"
+    CUT = "CUT"
+    """The server gets the statement, and its answer is replaced by a reset: nobody knows whether it was committed."""
+
+
+TABLES = ("job_queue", "job_ready", "job_leases", "job_scheduled", "workflow_runs", "job_attempts")
+KIND_WEIGHTS = {
+    Kind.KILL: 800,
+    Kind.TERM: 45,
+    Kind.STOP: 25,
+    Kind.ROLL: 3,
+    Kind.TERMINATE: 50,
+    Kind.CRASH: 22,
+    Kind.NETWORK: 45,
+    Kind.LOCK: 8,
+    Kind.READER: 2,
+}
+PROCESS_WEIGHTS = {
+    Kind.KILL: {Role.WORKER: 66, Role.KEEPER: 13, Role.REAPER: 6, Role.SCHEDULER: 5, Role.SUPERVISOR: 10},
+    Kind.TERM: {Role.WORKER: 2, Role.SUPERVISOR: 1},
+    Kind.STOP: {Role.WORKER: 5, Role.KEEPER: 2, Role.SUPERVISOR: 1, Role.SCHEDULER: 1, Role.REAPER: 1},
+}
+FAULT_WEIGHTS = {Fault.REFUSE: 2, Fault.RESET: 3, Fault.BLACK_HOLE: 2, Fault.DELAY: 2, Fault.CUT: 4}
+FAULT_SECONDS = {
+    Fault.REFUSE: (0.5, 4.0),
+    Fault.RESET: (0.0, 0.0),
+    Fault.BLACK_HOLE: (1.0, 5.0),
+    Fault.DELAY: (1.0, 5.0),
+    Fault.CUT: (0.2, 1.0),
+}
+LOCK_SECONDS = (0.2, 2.5)
+READER_SECONDS = (30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """``slot`` counts for workers only. ``pause_seconds`` follow the action."""
+    """``host`` counts for processes and networks (one more than there are hosts: the network of the load), ``role`` and
+    ``slot`` for processes, ``what`` for networks (a fault) and locks (a table). ``pause_seconds`` follow the action."""
 
     kind: Kind
-    host: int
-    role: Role
-    slot: int
-    pause_seconds: float
+    host: int = 0
+    role: Role | None = None
+    slot: int = 0
+    what: str = ""
+    seconds: float = 0.0
+    pause_seconds: float = 0.0
 
     def __str__(self) -> str:
-        place = f"{self.role}-{self.slot}" if self.role is Role.WORKER else self.role
-        return f"{self.kind} host-{self.host}.{place}"
+        place = f"host-{self.host}"
+        if self.role is not None:
+            place += f".{self.role}" + (f"-{self.slot}" if self.role is Role.WORKER else "")
+        elif self.kind not in (Kind.NETWORK, Kind.TERMINATE):
+            place = ""
+        duration = f"{self.seconds:.1f}s" if self.seconds else ""
+        return " ".join(part for part in (self.kind.value, self.what, place, duration) if part)
 
 
-def plan(seed: int, *, kills: int, mean_pause_seconds: float) -> list[Action]:
+def plan(seed: int, *, hosts: int, kills: int, mean_pause_seconds: float) -> list[Action]:
     """Actions up to and including the ``kills``-th KILL; the same for the same arguments."""
     planned: list[Action] = []
-    for action in _actions(random.Random(seed), mean_pause_seconds):
+    killed = 0
+    for action in _actions(random.Random(seed), hosts, mean_pause_seconds):
         planned.append(action)
-        if sum(one.kind is Kind.KILL for one in planned) == kills:
+        killed += action.kind is Kind.KILL
+        if killed == kills:
             return planned
     raise AssertionError("actions do not end")
 
 
-def _actions(chance: random.Random, mean_pause_seconds: float) -> Iterator[Action]:
+def _actions(chance: random.Random, hosts: int, mean_pause_seconds: float) -> Iterator[Action]:
     """One process at a time is stopped: two stopped keepers and nothing would be left to watch."""
     clock = stopped_until = 0.0
     while True:
         kind = _weighted(chance, KIND_WEIGHTS)
-        role = _weighted(chance, {Kind.KILL: KILL_WEIGHTS, Kind.TERM: TERM_WEIGHTS, Kind.STOP: STOP_WEIGHTS}[kind])
-        host, slot = chance.randrange(HOSTS), chance.randrange(SLOTS)
         is_double = chance.random() < DOUBLE_FAULT_CHANCE
         pause = chance.uniform(0.0, 0.05) if is_double else chance.uniform(0.3, 1.7) * mean_pause_seconds
         if kind is Kind.STOP:
@@ -80,7 +136,23 @@ def _actions(chance: random.Random, mean_pause_seconds: float) -> Iterator[Actio
                 continue
             stopped_until = clock + STOP_SECONDS
         clock += pause
-        yield Action(kind, host, role, slot, round(pause, 4))
+        yield _action(chance, kind, hosts, round(pause, 4))
+
+
+def _action(chance: random.Random, kind: Kind, hosts: int, pause: float) -> Action:
+    if kind in PROCESS_WEIGHTS:
+        role = _weighted(chance, PROCESS_WEIGHTS[kind])
+        return Action(kind, chance.randrange(hosts), role, chance.randrange(SLOTS), pause_seconds=pause)
+    if kind is Kind.NETWORK:
+        fault = _weighted(chance, FAULT_WEIGHTS)
+        seconds = round(chance.uniform(*FAULT_SECONDS[fault]), 3)
+        return Action(kind, chance.randrange(hosts + 1), what=fault.value, seconds=seconds, pause_seconds=pause)
+    if kind is Kind.LOCK:
+        seconds = round(chance.uniform(*LOCK_SECONDS), 3)
+        return Action(kind, what=chance.choice(TABLES), seconds=seconds, pause_seconds=pause)
+    if kind is Kind.READER:
+        return Action(kind, seconds=round(chance.uniform(*READER_SECONDS), 3), pause_seconds=pause)
+    return Action(kind, chance.randrange(hosts), pause_seconds=pause)
 
 
 def _weighted(chance: random.Random, weights: dict[Choice, int]) -> Choice:

@@ -1,21 +1,17 @@
 """A database that crashes under load: nothing is lost, nothing succeeds twice, nobody has to help."""
 
-import os
-import shutil
-import signal
-import tempfile
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 import pytest
 from runtime.apps.hostile_jobs import catalog as hostile_catalog
+from runtime.crashing import CrashingServer, crashing_server
 from runtime.hosts import Desk, Host, until
 
 from runledger.database import migrate
-from runledger.embedded import DURABLE_SETTINGS, EmbeddedServer
 from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.definitions import sync_definitions
 
@@ -24,50 +20,14 @@ StartHost = Callable[..., Host]
 QUICK_REAPER = {"JOBS_REAPER_INTERVAL_SECONDS": 1, "JOBS_REAPER_RETRY_DELAY_MS": 1_000}
 
 
-class CrashingServer:
-    """A durable server of our own, reached through a link to its socket directory, which changes with each start."""
-
-    def __init__(self, directory: Path) -> None:
-        self._server = EmbeddedServer(directory / "home", DURABLE_SETTINGS)
-        self._link = directory / "socket"
-        self.url = f"postgresql://postgres@/postgres?host={quote(str(self._link), safe='')}&port=5432"
-
-    def start(self) -> None:
-        self._server.start()
-        pid = self._server.status().pid
-        [socket_directory] = [
-            line.strip()
-            for number, line in enumerate((self._server.place.data / "postmaster.pid").read_text().splitlines())
-            if number == 4
-        ]
-        self._link.unlink(missing_ok=True)
-        self._link.symlink_to(socket_directory)
-        assert pid is not None
-
-    def crash(self) -> None:
-        """An immediate shutdown: no checkpoint, every session dropped; recovery follows at the next start."""
-        pid = self._server.status().pid
-        assert pid is not None
-        os.kill(pid, signal.SIGQUIT)
-        until(lambda: not Path(f"/proc/{pid}").exists(), what="the crash")
-
-    def destroy(self) -> None:
-        self._server.destroy()
-
-
 @pytest.fixture
 def server() -> Iterator[CrashingServer]:
-    directory = Path(tempfile.mkdtemp(prefix="rl-crash-")).resolve()
-    directory.chmod(0o755)
-    made = CrashingServer(directory)
-    try:
-        made.start()
-    except EmbeddedUnavailable as error:
-        shutil.rmtree(directory, ignore_errors=True)
-        pytest.skip(str(error))
-    yield made
-    made.destroy()
-    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(crashing_server())
+        except EmbeddedUnavailable as error:
+            pytest.skip(str(error))
+        yield made
 
 
 def test_no_job_is_lost_or_succeeds_twice_when_the_database_crashes_under_load(
