@@ -165,6 +165,7 @@ if TYPE_CHECKING:
         list_workflow_step_dependencies,
         list_workflow_steps,
     )
+    from runledger.postgres.workflow_rerun import rerun_workflow_run
     from runledger.postgres.workflow_runs import enqueue_workflow_run
     from runledger.runtime.config import JobsConfig
     from runledger.runtime.supervisor import Supervisor
@@ -199,6 +200,7 @@ else:
             "get_workflow_run get_workflow_run_id_for_job list_workflow_runs list_workflow_steps "
             "list_workflow_step_dependencies"
         ),
+        "runledger.postgres.workflow_rerun": "rerun_workflow_run",
         "runledger.postgres.workflow_runs": "enqueue_workflow_run",
         "runledger.runtime.config": "JobsConfig",
         "runledger.runtime.supervisor": "Supervisor",
@@ -304,6 +306,7 @@ __all__ = [
     "append_workflow_steps",
     "complete_external_workflow_step",
     "cancel_workflow_run",
+    "rerun_workflow_run",
     "get_workflow_run",
     "get_workflow_run_id_for_job",
     "list_workflow_runs",

@@ -39,6 +39,7 @@ from runledger.postgres.workflow_reads import (
     list_workflow_step_dependencies,
     list_workflow_steps,
 )
+from runledger.postgres.workflow_rerun import rerun_workflow_run
 
 PAGE = 1_000
 MOST_PAGES = 10_000
@@ -204,6 +205,30 @@ def cancel(session: Session, *, run_id: str, reason: str | None, scope: Scope) -
     _change(session, run_id, change)
 
 
+@workflow.command()
+@run_id_argument
+@click.option("--reason", metavar="TEXT", help="Why; kept on the new run.")
+@organization_filter
+@click.pass_obj
+def rerun(session: Session, *, run_id: str, reason: str | None, scope: Scope) -> None:
+    """Run a failed or cancelled run again: a new run that keeps what succeeded.
+
+    While a run like that is live or has succeeded, it is shown, and no other one is made.
+
+    \b
+    Example:
+      runledger workflow rerun 0198c0de-0000-7000-8000-000000000000 --reason 'bucket was full'
+    """
+    with session.changing() as ledger:
+        with ledger.begin() as connection:
+            made = rerun_workflow_run(connection, run_id=run_id, scope=scope, reason=reason)
+        with ledger.database.autocommit() as connection:
+            drawing = _drawing(connection, str(made.run_id), Scope.any())
+    if not made.is_new:
+        session.say("it is being run again, or was, with success")
+    _print_run(session, drawing)
+
+
 @workflow.command("complete-step")
 @run_id_argument
 @click.argument("step_key", metavar="STEP")
@@ -305,6 +330,8 @@ def _print_run(session: Session, drawing: Drawing) -> None:
             ("reason", run.status_reason),
             ("organization", run.organization_id),
             ("key", run.idempotency_key),
+            ("active key", run.active_key),
+            ("re-run of", run.rerun_of_run_id),
             ("done", f"{run.step_count - run.unfinished_count}/{run.step_count}"),
             ("failed", run.failed_count or None),
             ("open gates", ", ".join(gates) or None),

@@ -35,6 +35,7 @@ class WorkflowDagBuilder:
         self._organization_id = organization_id
         self._resolve_job = resolve_job
         self._idempotency_key: str | None = None
+        self._active_key: str | None = None
         self._result_step_key: str | None = None
         self._steps: dict[str, StepRequest] = {}
         self._edges: dict[str, list[StepDependency]] = {}
@@ -47,6 +48,11 @@ class WorkflowDagBuilder:
     def idempotency_key(self, key: str | None) -> Self:
         """The same graph under the same key is enqueued once; None for no key."""
         self._idempotency_key = key
+        return self
+
+    def active_key(self, key: str | None) -> Self:
+        """One run of this workflow type, organization and key is live at a time; None for no key."""
+        self._active_key = key
         return self
 
     def result_step(self, step_key: str | None) -> Self:
@@ -122,6 +128,7 @@ class WorkflowDagBuilder:
             metadata=self._metadata,
             organization_id=self._organization_id,
             idempotency_key=self._idempotency_key,
+            active_key=self._active_key,
             result_step_key=self._result_step_key,
         )
         encode_run(request)

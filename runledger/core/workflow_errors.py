@@ -5,7 +5,7 @@ A graph that is wrong as it stands is an ``InvalidWorkflow`` (``workflow_graph_e
 
 from typing import ClassVar
 
-from runledger.core import workflow_graph_errors
+from runledger.core import workflow_graph_errors, workflow_recovery_errors
 from runledger.core.errors import (
     ConflictError,
     FieldDifference,
@@ -15,6 +15,7 @@ from runledger.core.errors import (
     WaitTimedOut,
 )
 from runledger.core.workflow_graph_errors import *  # noqa: F403 - all of them, each named in its __all__
+from runledger.core.workflow_recovery_errors import *  # noqa: F403 - the same
 
 __all__ = [
     "WorkflowDefinitionNotFoundOrDisabled",
@@ -44,10 +45,12 @@ __all__ = [
     "WorkflowEnqueueUnsupportedIsolation",
     "AppendUnsupportedIsolation",
     "CancelUnsupportedIsolation",
+    "RecoveryUnsupportedIsolation",
     "TerminalCompletionUnsupportedIsolation",
     "ExternalCompletionUnsupportedIsolation",
 ]
 __all__ += workflow_graph_errors.__all__
+__all__ += workflow_recovery_errors.__all__
 
 # -- what the stored state may answer ---------------------------------------------------------------------
 
@@ -220,6 +223,12 @@ class CancelUnsupportedIsolation(WorkflowUnsupportedIsolation):
     """The cancellation of a run needs READ COMMITTED."""
 
     code = "workflow.cancel_unsupported_isolation"
+
+
+class RecoveryUnsupportedIsolation(WorkflowUnsupportedIsolation):
+    """A re-run needs READ COMMITTED."""
+
+    code = "workflow.recovery_unsupported_isolation"
 
 
 class TerminalCompletionUnsupportedIsolation(WorkflowUnsupportedIsolation):

@@ -11,6 +11,7 @@ __all__ = [
     "BlankStepKey",
     "BlankStepJobType",
     "BlankIdempotencyKey",
+    "BlankActiveKey",
     "BlankResultStepKey",
     "UnknownResultStepKey",
     "NonPositiveStepMaxAttempts",
@@ -78,6 +79,12 @@ class BlankIdempotencyKey(InvalidWorkflow):
     """The idempotency key of the run is blank."""
 
     code = "workflow.invalid_dag_idempotency_key_blank"
+
+
+class BlankActiveKey(InvalidWorkflow):
+    """The active key of the run is blank."""
+
+    code = "workflow.invalid_dag_active_key_blank"
 
 
 class BlankResultStepKey(InvalidWorkflow):

@@ -27,6 +27,7 @@ class EncodedRun:
     organization_id: str | None
     metadata: str
     idempotency_key: str | None
+    active_key: str | None
     result_step_key: str | None
     steps: list[EncodedStep]
     snapshot: str | None
@@ -50,6 +51,8 @@ def encode_run(request: WorkflowRunRequest) -> EncodedRun:
     steps = encode_steps(request.steps)
     if request.idempotency_key is not None and is_blank(request.idempotency_key):
         raise errors.BlankIdempotencyKey("the idempotency key of the run is blank")
+    if request.active_key is not None and is_blank(request.active_key):
+        raise errors.BlankActiveKey("the active key of the run is blank")
     if request.result_step_key is not None and is_blank(request.result_step_key):
         raise errors.BlankResultStepKey("the key of the result step is blank")
     if is_blank(request.workflow_type):
@@ -60,6 +63,7 @@ def encode_run(request: WorkflowRunRequest) -> EncodedRun:
         None if request.organization_id is None else check_organization(request.organization_id),
         _metadata(request.metadata),
         _key(request.idempotency_key, "idempotency_key"),
+        _key(request.active_key, "active_key"),
         None if request.result_step_key is None else check_identifier(request.result_step_key, field="result_step_key"),
         steps,
         None,
@@ -93,8 +97,9 @@ def adopt(steps: Sequence[EncodedStep], organization_id: str | None) -> None:
 
 def run_snapshot(run: EncodedRun) -> str:
     """JSON object text. Type, organization and key are not in it: they are what the run was found by."""
-    result = {} if run.result_step_key is None else {"result_step_key": json.dumps(run.result_step_key)}
-    return _object({"metadata": run.metadata} | result | {"steps": _steps(run.steps)})
+    optional = {"active_key": run.active_key, "result_step_key": run.result_step_key}
+    given = {name: json.dumps(value) for name, value in optional.items() if value is not None}
+    return _object({"metadata": run.metadata} | given | {"steps": _steps(run.steps)})
 
 
 def append_snapshot(append: EncodedAppend) -> str:

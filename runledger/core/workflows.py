@@ -20,6 +20,9 @@ DEPENDENCY_UNSATISFIED: Final = "workflow.dependency_unsatisfied"
 INPUT_MISSING: Final = "workflow.input_missing"
 """Stored on a step that failed because ``output_of`` led nowhere; not an exception."""
 
+STEP_REUSED: Final = "workflow.step_reused"
+"""The status reason of a step that a re-run took over from the run before, with its output."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputOf:
@@ -70,7 +73,8 @@ class StepRequest:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRunRequest:
-    """One run to enqueue. Neither the order of the steps nor that of their edges means anything."""
+    """One run to enqueue. Neither the order of the steps nor that of their edges means anything. Of one workflow type,
+    organization and ``active_key``, one run at a time is live."""
 
     workflow_type: str
     steps: Sequence[StepRequest]
@@ -78,6 +82,7 @@ class WorkflowRunRequest:
     metadata: JsonValue = None
     organization_id: UUID | str | None = None
     idempotency_key: str | None = None
+    active_key: str | None = None
     result_step_key: str | None = None
 
 
@@ -133,7 +138,8 @@ ExternalOutcome = Succeeded | Failed | Canceled
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedWorkflowRun:
-    """What an enqueue answers. ``is_new`` is false when the idempotency key already had this very graph."""
+    """What an enqueue or a re-run answers. ``is_new`` is false when the idempotency key already had this very graph,
+    when a live run holds the active key, or when the run is being run again already."""
 
     run_id: UUID
     is_new: bool
@@ -174,6 +180,8 @@ class WorkflowRun:
     finished_at: datetime | None
     status_reason: str | None
     created_at: datetime
+    rerun_of_run_id: UUID | None
+    active_key: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,6 +290,9 @@ workflow_runs = Table(
     Column("status_reason", Text),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("rerun_of_run_id", Uuid),
+    Column("active_key", Text),
+    Column("holds_active_key", Boolean, nullable=False),
 )
 
 workflow_steps = Table(

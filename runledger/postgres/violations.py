@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from runledger.core import errors
 from runledger.core.errors import RunledgerError
-from runledger.core.workflow_errors import WorkflowAlreadyEnqueued, WorkflowSnapshotMissing
+from runledger.core.workflow_errors import ActiveKeyConflict, WorkflowAlreadyEnqueued, WorkflowSnapshotMissing
 
 _BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
     "uq_job_queue_type_idempotency_org": (errors.AlreadyEnqueued, "the idempotency key is already taken"),
@@ -21,6 +21,8 @@ _BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
     ),
     "uq_workflow_runs_type_idempotency_org": (WorkflowAlreadyEnqueued, "the idempotency key is already taken"),
     "uq_workflow_runs_type_idempotency_global": (WorkflowAlreadyEnqueued, "the idempotency key is already taken"),
+    "uq_workflow_runs_active_key_org": (ActiveKeyConflict, "another live run holds the active key"),
+    "uq_workflow_runs_active_key_global": (ActiveKeyConflict, "another live run holds the active key"),
     "ck_workflow_runs_idempotency_enqueue_request": (
         WorkflowSnapshotMissing,
         "a keyed run must carry the snapshot of its request",

@@ -11,7 +11,7 @@ from runledger.core.states import ReleaseMode, WorkflowRunStatus
 from runledger.postgres import tables
 from runledger.postgres.cancellation import canceled
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import CLOCK, ZERO, constant, literal, parameter
+from runledger.postgres.expressions import CLOCK, FALSE, ZERO, constant, literal, parameter
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import (
     job_leases,
@@ -92,6 +92,7 @@ CANCEL_RUN = Statement(
         unfinished_count=ZERO,
         enqueued_count=ZERO,
         waiting_count=ZERO,
+        holds_active_key=FALSE,
         status_reason=func.coalesce(parameter("reason", Text), constant("CANCELED")),
         updated_at=CLOCK,
     )

@@ -6,7 +6,7 @@ has three steps or ten thousand.
 
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, case, func, or_, select, union_all, update
+from sqlalchemy import CTE, ColumnElement, and_, case, func, or_, select, union_all, update
 
 from runledger.core.states import WorkflowRunStatus, WorkflowStepStatus
 from runledger.postgres import tables
@@ -76,6 +76,7 @@ def counted(*changes: Any) -> CTE:
             failed_count=failed,
             status=status,
             finished_at=case((has_ended, func.coalesce(_run.finished_at, CLOCK))),
+            holds_active_key=and_(_run.holds_active_key, ~has_ended),
             updated_at=CLOCK,
         )
         .cte("counted")

@@ -52,6 +52,8 @@ _RUN: Columns = (
     (as_microseconds(_run.finished_at), decoded_moment),
     (_run.status_reason, same),
     (as_microseconds(_run.created_at), decoded_moment),
+    (as_text(_run.rerun_of_run_id), decoded_uuid),
+    (_run.active_key, same),
 )
 SELECT_RUN = Statement(
     "select_workflow_run",

@@ -4,10 +4,10 @@ A keyed retry is resolved by a statement of its own, because the run that made t
 committed while it waited, and only a new statement's snapshot sees it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Text, Uuid, case, cast, func, null, or_, select, union
+from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, case, cast, func, null, or_, select, union
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -29,7 +29,7 @@ KEYED_TRIES = 5
 """How often a keyed enqueue starts over when the run that held its key vanished between two statements."""
 
 _run = workflow_runs.c
-_key = parameter("idempotency_key", Text)
+_key, _active_key = parameter("idempotency_key", Text), parameter("active_key", Text)
 _stored_run = (
     upsert(workflow_runs)
     .from_select(
@@ -39,6 +39,8 @@ _stored_run = (
             "metadata",
             "idempotency_key",
             "enqueue_request",
+            "active_key",
+            "holds_active_key",
             "result_step_key",
             "step_count",
             "unfinished_count",
@@ -49,12 +51,14 @@ _stored_run = (
             cast(parameter("metadata", Text), JSONB),
             _key,
             cast(parameter("snapshot", Text), JSONB),
+            _active_key,
+            _active_key.is_not(None),
             parameter("result_step_key", Text),
             parameter("step_count", Integer),
             parameter("step_count", Integer),
         )
         .where(~MISSING_TYPES.exists())
-        .where(or_(_key.is_(None), IS_READ_COMMITTED)),
+        .where(or_(and_(_key.is_(None), _active_key.is_(None)), IS_READ_COMMITTED)),
     )
     .on_conflict_do_nothing()
     .returning(_run.id)
@@ -64,16 +68,22 @@ _identified, *_stored = stored_graph(_stored_run)
 ENQUEUE_RUN = Statement("enqueue_workflow_run", select(as_text(_stored_run.c.id)).add_cte(_identified, *_stored))
 
 _asked = select(parameter("workflow_type", Text).label("workflow_type")).cte("asked")
-_of_key = (
-    select(_run.id, _run.status, _run.enqueue_request)
-    .where(_run.workflow_type == parameter("workflow_type", Text))
-    .where(_run.idempotency_key == _key)
-)
 _organization_id = parameter("organization_id", Uuid)
-_holder = union(
-    _of_key.where(_run.organization_id == _organization_id),
-    _of_key.where(_run.organization_id.is_(None)).where(_organization_id.is_(None)),
-).subquery("holder")
+
+
+def _in_organization(found: Any, name: str) -> Any:
+    """Two branches, one for each of the two indexes, because NULL equals nothing."""
+    return union(
+        found.where(_run.organization_id == _organization_id),
+        found.where(_run.organization_id.is_(None)).where(_organization_id.is_(None)),
+    ).subquery(name)
+
+
+_of_type = select(_run.id, _run.status, _run.enqueue_request).where(
+    _run.workflow_type == parameter("workflow_type", Text)
+)
+_holder = _in_organization(_of_type.where(_run.idempotency_key == _key), "holder")
+_live = _in_organization(_of_type.where(_run.holds_active_key).where(_run.active_key == _active_key), "live")
 _types = func.unnest(parameter("job_types", ARRAY(Text))).table_valued("job_type").render_derived(name="types")
 _enabled = select(job_definitions.c.job_type).where(job_definitions.c.is_enabled)
 RESOLVE_RUN = Statement(
@@ -88,7 +98,9 @@ RESOLVE_RUN = Statement(
             else_=_holder.c.enqueue_request == cast(parameter("snapshot", Text), JSONB),
         ),
         as_text(_holder.c.enqueue_request),
-    ).select_from(_asked.outerjoin(_holder, TRUE)),
+        as_text(_live.c.id),
+        as_text(_live.c.status),
+    ).select_from(_asked.outerjoin(_holder, TRUE).outerjoin(_live, TRUE)),
 )
 
 
@@ -101,6 +113,8 @@ class _Holder(NamedTuple):
     status: str | None
     is_same: bool | None
     request: str | None
+    live_run_id: str | None
+    live_status: str | None
 
 
 def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest) -> EnqueuedWorkflowRun:
@@ -108,7 +122,8 @@ def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest)
     was. Queue settings of the steps are frozen now. Two statements, whatever the size of the graph.
 
     With an idempotency key, the same graph answers with the run that already has it, whatever its status, even when a
-    definition was disabled since. Locks nothing that exists.
+    definition was disabled since. With an active key, the live run that holds it is answered, whatever its graph; the
+    key is free again in the transaction in which that run ends. Locks nothing that exists.
 
     Raises what ``encode_run`` raises, before any SQL; TransactionRequired in autocommit;
     WorkflowEnqueueUnsupportedIsolation, WorkflowDefinitionNotFoundOrDisabled, EnqueueConflictingRetry (with the
@@ -127,9 +142,11 @@ def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest)
         holder = _find_holder(ledger, run)
         if holder.run_id is not None:
             return _answer(run, holder)
+        if holder.live_run_id is not None:
+            return EnqueuedWorkflowRun(UUID(holder.live_run_id), False, WorkflowRunStatus(str(holder.live_status)))
         if holder.missing_type is not None:
             raise definition_missing(holder.missing_type)
-    raise errors.WorkflowInternalState("the idempotency key came and went during every try; try again")
+    raise errors.WorkflowInternalState("the key came and went during every try; try again")
 
 
 def definition_missing(job_type: str) -> errors.WorkflowDefinitionNotFoundOrDisabled:
@@ -146,6 +163,7 @@ def _parameters(run: EncodedRun) -> Parameters:
         "organization_id": run.organization_id,
         "metadata": run.metadata,
         "idempotency_key": run.idempotency_key,
+        "active_key": run.active_key,
         "snapshot": run.snapshot,
         "result_step_key": run.result_step_key,
         "step_count": len(run.steps),
@@ -165,11 +183,12 @@ def _find_holder(ledger: LedgerConnection, run: EncodedRun) -> _Holder:
         "workflow_type": run.workflow_type,
         "organization_id": run.organization_id,
         "idempotency_key": run.idempotency_key,
+        "active_key": run.active_key,
         "snapshot": run.snapshot,
         "job_types": text_array(job_types),
     }
     holder = _Holder(*ledger.fetch(RESOLVE_RUN, parameters)[0])
-    if run.idempotency_key is not None and not holder.is_read_committed:
+    if (run.idempotency_key or run.active_key) is not None and not holder.is_read_committed:
         raise errors.WorkflowEnqueueUnsupportedIsolation("a keyed enqueue of a workflow run needs READ COMMITTED")
     return holder
 

@@ -94,6 +94,23 @@ def test_a_run_and_a_step_are_explained(own_url: str, run_id: str) -> None:
     assert run_command("workflow", "explain", run_id, "nowhere", url=own_url).exit_code == 4
 
 
+def test_a_cancelled_run_is_run_again(own_url: str, run_id: str) -> None:
+    def rerun(*options: str) -> tuple[int, str, str]:
+        result = run_command("workflow", "rerun", run_id, *options, url=own_url)
+        return result.exit_code, result.stdout, result.stderr
+
+    assert rerun()[0] == 5
+    run_command("workflow", "cancel", run_id, url=own_url)
+    code, text, talk = rerun("--reason", "right document")
+
+    assert (code, f"re-run of\t{run_id}" in text, "reason\tright document" in text) == (0, True, True)
+    assert talk.startswith("target: ")
+    code, again, talk = rerun("--json")
+    assert (code, talk, json.loads(again)["run"]["rerun_of_run_id"]) == (0, "", run_id)
+    assert json.loads(again)["run"]["run_id"] in text
+    assert rerun("--reason", " ")[0] == 2
+
+
 def test_a_run_that_is_not_there_is_not_found(own_url: str) -> None:
-    for command in ("show", "graph", "explain", "cancel"):
+    for command in ("show", "graph", "explain", "cancel", "rerun"):
         assert run_command("workflow", command, "no-uuid", url=own_url).exit_code == 4

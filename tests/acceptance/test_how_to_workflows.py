@@ -14,6 +14,7 @@ from postgres.observing import until
 from runledger import migrate
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "workflows.md"
+PROGRAMS = ["ingest.py", "recover.py"]
 PATIENCE_SECONDS = 60
 
 
@@ -32,17 +33,18 @@ def test_the_example_of_the_page_runs(own_url: str, tmp_path: Path) -> None:
     )
     try:
         _wait_for_definitions(own_url)
-        program = subprocess.run(
-            [sys.executable, "ingest.py"], cwd=tmp_path, env=environment, timeout=PATIENCE_SECONDS, capture_output=True
-        )
-        assert program.returncode == 0, program.stderr.decode()
+        for name in PROGRAMS:
+            program = subprocess.run(
+                [sys.executable, name], cwd=tmp_path, env=environment, timeout=PATIENCE_SECONDS, capture_output=True
+            )
+            assert program.returncode == 0, program.stderr.decode()
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(PATIENCE_SECONDS)
-    assert [name for name, _ in files] == ["documents.py", "ingest.py"]
+    assert [name for name, _ in files] == ["documents.py", *PROGRAMS]
 
 
 def _wait_for_definitions(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         query = "SELECT count(*) FROM runledger.job_definitions WHERE job_type LIKE 'doc.%'"
-        until(lambda: connection.execute(query).fetchone() == (5,))
+        until(lambda: connection.execute(query).fetchone() == (6,))
