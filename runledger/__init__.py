@@ -77,6 +77,7 @@ from runledger.core.errors import (
     WaitTimedOut,
     WorkflowRequeueNotSupported,
 )
+from runledger.core.explanations import Gate, GateState, JobExplanation
 from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, JobFailure, JobTimeout, Snooze
 from runledger.core.handlers import DeadLetterInfo, JobHandler
 from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
@@ -130,6 +131,7 @@ if TYPE_CHECKING:
     from runledger.database.migrate import ensure_schema_compatible, migrate
     from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
     from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
+    from runledger.postgres.explain import explain_job
     from runledger.postgres.firing import trigger_job_schedule
     from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
     from runledger.postgres.operator_actions import list_operator_actions
@@ -178,6 +180,7 @@ else:
         "runledger.database.migrate": "ensure_schema_compatible migrate",
         "runledger.postgres.definition_reads": "get_job_definition list_job_definitions",
         "runledger.postgres.enqueue": "enqueue_job enqueue_jobs",
+        "runledger.postgres.explain": "explain_job",
         "runledger.postgres.firing": "trigger_job_schedule",
         "runledger.postgres.operations": "cancel_job requeue_job reschedule_job",
         "runledger.postgres.reads": (
@@ -343,6 +346,10 @@ __all__ = [
     "JobsConfig",
     "list_workers",
     "RegisteredWorker",
+    "explain_job",
+    "JobExplanation",
+    "Gate",
+    "GateState",
     "WorkerState",
 ]
 # errors: the tree

@@ -754,6 +754,69 @@ WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[]));
 FROM runledger.jobs
 WHERE runledger.jobs.id = CAST(%(job_id)s AS UUID) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.jobs.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.jobs.organization_id = CAST(%(scope_organization_id)s AS UUID));
 
+/* runledger:select_job_facts */ WITH asked AS
+(SELECT runledger.jobs.id AS id, runledger.jobs.job_type AS job_type, runledger.jobs.organization_id AS organization_id, runledger.jobs.status AS status, runledger.jobs.stage AS stage, runledger.jobs.priority AS priority, runledger.jobs.run_number AS run_number, runledger.jobs.attempt AS attempt, runledger.jobs.max_attempts AS max_attempts, runledger.jobs.timeout_seconds AS timeout_seconds, runledger.jobs.payload AS payload, runledger.jobs.output AS output, runledger.jobs.checkpoint AS checkpoint, runledger.jobs.progress_done AS progress_done, runledger.jobs.progress_total AS progress_total, runledger.jobs.tags AS tags, runledger.jobs.idempotency_key AS idempotency_key, runledger.jobs.enqueue_request AS enqueue_request, runledger.jobs.workflow_run_id AS workflow_run_id, runledger.jobs.workflow_step_id AS workflow_step_id, runledger.jobs.schedule_id AS schedule_id, runledger.jobs.scheduled_for AS scheduled_for, runledger.jobs.parent_job_id AS parent_job_id, runledger.jobs.created_at AS created_at, runledger.jobs.next_run_at AS next_run_at, runledger.jobs.expires_at AS expires_at, runledger.jobs.leased_at AS leased_at, runledger.jobs.lease_expires_at AS lease_expires_at, runledger.jobs.lease_token AS lease_token, runledger.jobs.worker_id AS worker_id, runledger.jobs.finished_at AS finished_at, runledger.jobs.quiesces_at AS quiesces_at, runledger.jobs.status_reason AS status_reason, runledger.jobs.last_error_code AS last_error_code, runledger.jobs.last_error_message AS last_error_message, runledger.job_leases.renewed_at AS renewed_at
+FROM runledger.jobs LEFT OUTER JOIN runledger.job_leases ON runledger.job_leases.job_id = runledger.jobs.id
+WHERE runledger.jobs.id = CAST(%(job_id)s AS UUID) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.jobs.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.jobs.organization_id = CAST(%(scope_organization_id)s AS UUID))),
+defined AS
+(SELECT runledger.job_definitions.job_type AS job_type, runledger.job_definitions.version AS version, runledger.job_definitions.max_attempts AS max_attempts, runledger.job_definitions.default_timeout_seconds AS default_timeout_seconds, runledger.job_definitions.default_priority AS default_priority, runledger.job_definitions.queue AS queue, runledger.job_definitions.retry_base_seconds AS retry_base_seconds, runledger.job_definitions.retry_factor AS retry_factor, runledger.job_definitions.retry_cap_seconds AS retry_cap_seconds, runledger.job_definitions.retry_jitter AS retry_jitter, runledger.job_definitions.retry_delay_overrides AS retry_delay_overrides, runledger.job_definitions.crash_budget AS crash_budget, runledger.job_definitions.dead_letter_job_type AS dead_letter_job_type, runledger.job_definitions.is_enabled AS is_enabled, runledger.job_definitions.is_paused AS is_paused, runledger.job_definitions.changed_by AS changed_by, runledger.job_definitions.change_reason AS change_reason, runledger.job_definitions.created_at AS created_at, runledger.job_definitions.updated_at AS updated_at
+FROM runledger.job_definitions
+WHERE runledger.job_definitions.job_type = (SELECT asked.job_type
+FROM asked)),
+known AS MATERIALIZED
+(SELECT runledger.job_workers.worker_id AS worker_id, runledger.job_workers.job_types AS job_types, runledger.job_workers.expires_at > clock_timestamp() AS is_live, runledger.job_workers.expires_at > clock_timestamp() AND (runledger.job_workers.job_types IS NULL OR (runledger.job_workers.job_types ? (SELECT asked.job_type
+FROM asked))) AND (runledger.job_workers.queues IS NULL OR (SELECT defined.queue
+FROM defined) = any(runledger.job_workers.queues)) AND runledger.job_workers.state != 'LEAVING' AS is_serving, runledger.job_workers.expires_at > clock_timestamp() AND (runledger.job_workers.job_types IS NULL OR (runledger.job_workers.job_types ? (SELECT asked.job_type
+FROM asked))) AND NOT (runledger.job_workers.queues IS NULL OR (SELECT defined.queue
+FROM defined) = any(runledger.job_workers.queues)) AS is_of_other_queue, runledger.job_workers.expires_at <= clock_timestamp() AND (runledger.job_workers.job_types IS NULL OR (runledger.job_workers.job_types ? (SELECT asked.job_type
+FROM asked))) AND (runledger.job_workers.queues IS NULL OR (SELECT defined.queue
+FROM defined) = any(runledger.job_workers.queues)) AS is_lost, runledger.job_workers.state = 'IDLE' AS is_idle, runledger.job_workers.state = 'QUIET' AS is_quiet
+FROM runledger.job_workers),
+served_types AS
+(SELECT jsonb_array_elements_text(known.job_types) AS job_type
+FROM known
+WHERE known.is_serving UNION SELECT asked.job_type AS job_type
+FROM asked),
+claimable AS
+(SELECT served_types.job_type AS job_type
+FROM served_types JOIN runledger.job_definitions ON runledger.job_definitions.job_type = served_types.job_type
+WHERE NOT runledger.job_definitions.is_paused)
+ SELECT CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) AS fact_0, CAST(asked.id AS TEXT) AS fact_1, asked.job_type AS fact_2, CAST(asked.status AS TEXT) AS fact_3, asked.stage AS fact_4, asked.run_number AS fact_5, asked.attempt AS fact_6, asked.max_attempts AS fact_7, asked.timeout_seconds AS fact_8, asked.priority AS fact_9, CAST(EXTRACT(epoch FROM asked.created_at) * 1000000 AS BIGINT) AS fact_10, CAST(EXTRACT(epoch FROM asked.next_run_at) * 1000000 AS BIGINT) AS fact_11, CAST(EXTRACT(epoch FROM asked.expires_at) * 1000000 AS BIGINT) AS fact_12, CAST(EXTRACT(epoch FROM asked.leased_at) * 1000000 AS BIGINT) AS fact_13, CAST(EXTRACT(epoch FROM asked.renewed_at) * 1000000 AS BIGINT) AS fact_14, CAST(EXTRACT(epoch FROM asked.lease_expires_at) * 1000000 AS BIGINT) AS fact_15, asked.worker_id AS fact_16, CAST(EXTRACT(epoch FROM asked.finished_at) * 1000000 AS BIGINT) AS fact_17, CAST(EXTRACT(epoch FROM asked.quiesces_at) * 1000000 AS BIGINT) AS fact_18, asked.status_reason AS fact_19, defined.job_type IS NOT NULL AS fact_20, defined.queue AS fact_21, defined.is_enabled AS fact_22, defined.is_paused AS fact_23, defined.changed_by AS fact_24, defined.change_reason AS fact_25, CAST(EXTRACT(epoch FROM defined.updated_at) * 1000000 AS BIGINT) AS fact_26, defined.crash_budget AS fact_27, (SELECT count(*) AS count_1
+FROM runledger.job_attempts
+WHERE runledger.job_attempts.job_id = asked.id AND runledger.job_attempts.run_number = asked.run_number AND runledger.job_attempts.outcome = 'PANICKED'::runledger.job_outcome) AS fact_28, (SELECT count(*) AS count_2
+FROM known
+WHERE known.is_serving) AS fact_29, (SELECT count(*) AS count_3
+FROM known
+WHERE known.is_serving AND known.is_idle) AS fact_30, (SELECT count(*) AS count_4
+FROM known
+WHERE known.is_serving AND known.is_quiet) AS fact_31, (SELECT count(*) AS count_5
+FROM known
+WHERE known.is_of_other_queue) AS fact_32, (SELECT count(*) AS count_6
+FROM known
+WHERE known.is_live) AS fact_33, (SELECT count(*) AS count_7
+FROM known
+WHERE known.is_lost) AS fact_34, (SELECT known.is_live
+FROM known
+WHERE known.worker_id = asked.worker_id) AS fact_35, (SELECT count(*) AS count_8
+FROM (SELECT 1
+FROM runledger.job_ready JOIN asked ON true
+WHERE runledger.job_ready.job_type IN (SELECT claimable.job_type
+FROM claimable) AND (runledger.job_ready.priority > asked.priority OR runledger.job_ready.priority = asked.priority AND (runledger.job_ready.next_run_at, runledger.job_ready.job_id) < (asked.next_run_at, asked.id))
+ LIMIT 100000) AS before_it) AS fact_36, (SELECT count(*) AS count_9
+FROM runledger.job_attempts
+WHERE runledger.job_attempts.finished_at > clock_timestamp() - 120 * interval '1 second' AND runledger.job_attempts.worker_id IN (SELECT known.worker_id
+FROM known
+WHERE known.is_serving)) AS fact_37, CAST(last.outcome AS TEXT) AS fact_38, last.error_code AS fact_39, last.error_message AS fact_40, last.worker_id AS fact_41, last.exit_signal AS fact_42, cancel.actor AS fact_43, cancel.reason AS fact_44, CAST(asked.workflow_run_id AS TEXT) AS fact_45, (SELECT runledger.workflow_steps.step_key
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.id = asked.workflow_step_id) AS fact_46
+FROM asked LEFT OUTER JOIN defined ON true LEFT OUTER JOIN LATERAL (SELECT runledger.job_attempts.outcome AS outcome, runledger.job_attempts.error_code AS error_code, runledger.job_attempts.error_message AS error_message, runledger.job_attempts.worker_id AS worker_id, runledger.job_attempts.exit_signal AS exit_signal
+FROM runledger.job_attempts
+WHERE runledger.job_attempts.job_id = asked.id AND runledger.job_attempts.run_number = asked.run_number ORDER BY runledger.job_attempts.lease_token DESC
+ LIMIT 1) AS last ON true LEFT OUTER JOIN LATERAL (SELECT runledger.job_events.actor AS actor, runledger.job_events.reason AS reason
+FROM runledger.job_events
+WHERE runledger.job_events.job_id = asked.id AND runledger.job_events.event_type = 'CANCELED'::runledger.job_event_type ORDER BY runledger.job_events.id DESC
+ LIMIT 1) AS cancel ON true;
+
 /* runledger:select_migration_history */ SELECT runledger.runledger_migration_history.version, runledger.runledger_migration_history.name, runledger.runledger_migration_history.checksum
 FROM runledger.runledger_migration_history ORDER BY runledger.runledger_migration_history.version;
 

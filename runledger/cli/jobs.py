@@ -6,6 +6,7 @@ from uuid import UUID
 
 import click
 
+from runledger.cli.explanations import print_explanation
 from runledger.cli.listings import (
     ATTEMPT_COLUMNS,
     EVENT_COLUMNS,
@@ -20,6 +21,7 @@ from runledger.cli.values import DURATION, acting_person, organization_filter
 from runledger.core.jobs import Scope
 from runledger.core.states import JobStatus
 from runledger.postgres.connection import LedgerConnection
+from runledger.postgres.explain import explain_job
 from runledger.postgres.operations import cancel_job, requeue_job
 from runledger.postgres.reads import get_job, list_job_attempts, list_job_events, list_job_logs, list_jobs
 
@@ -156,6 +158,24 @@ def requeue(session: Session, *, job_ids: tuple[str, ...], reason: str | None, s
         job_ids,
         lambda connection, job_id: requeue_job(connection, job_id, scope=scope, reason=reason, actor=acting_person()),
     )
+
+
+@job.command()
+@job_id_argument
+@organization_filter
+@click.pass_obj
+def explain(session: Session, *, job_id: str, scope: Scope) -> None:
+    """Say why a job does not run, who runs it, or why it ended.
+
+    The first line is the verdict; then each condition of a claim, and what to do. Place in line and start are guesses
+    from what the workers that serve it ended in the last two minutes.
+
+    \b
+    Example:
+      runledger job explain 0198c0de-0000-7000-8000-000000000000
+    """
+    with session.reading() as ledger, ledger.database.autocommit() as connection:
+        print_explanation(session, explain_job(connection, job_id, scope=scope))
 
 
 @job.command()

@@ -203,7 +203,7 @@ LIST_DEAD_LETTERS = Statement(
 
 def get_job(connection: AnyConnection, job_id: UUID | str, *, scope: Scope) -> Job:
     """The job as it is now. Raises JobNotFound when it does not exist in ``scope``."""
-    rows = borrow(connection).fetch(SELECT_JOB, scoped(scope) | {"job_id": _identity(job_id)})
+    rows = borrow(connection).fetch(SELECT_JOB, scoped(scope) | {"job_id": job_identity(job_id)})
     if not rows:
         raise errors.JobNotFound("no such job in this scope")
     return Job(*decoded(_JOB, rows[0]))
@@ -222,7 +222,7 @@ def list_jobs(
     parameters = scoped(scope) | {
         "job_type": job_type,
         "status": None if status is None else JobStatus(status).value,
-        "before": None if before is None else _identity(before),
+        "before": None if before is None else job_identity(before),
         "limit": check_page(limit),
     }
     return [Job(*decoded(_JOB, row)) for row in borrow(connection).fetch(LIST_JOBS, parameters)]
@@ -282,7 +282,7 @@ def scoped(scope: Scope) -> Parameters:
 
 
 def _of_job(job_id: UUID | str, scope: Scope, limit: int) -> Parameters:
-    return scoped(scope) | {"job_id": _identity(job_id), "limit": check_page(limit)}
+    return scoped(scope) | {"job_id": job_identity(job_id), "limit": check_page(limit)}
 
 
 def check_page(limit: int) -> int:
@@ -292,7 +292,8 @@ def check_page(limit: int) -> int:
     return limit
 
 
-def _identity(job_id: UUID | str) -> str:
+def job_identity(job_id: UUID | str) -> str:
+    """The id as text. Raises JobNotFound when it is none, as for any other id that does not exist."""
     try:
         return str(UUID(str(job_id)))
     except ValueError:
