@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from runledger.core import operation_errors, workflow_errors
+from runledger.core.blocking import BlockingCallWarning
 from runledger.core.context import JobContext
 from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, StoredDefinition
 from runledger.core.errors import (
@@ -351,6 +352,8 @@ __all__ = [
     "Gate",
     "GateState",
     "WorkerState",
+    # a warning
+    "BlockingCallWarning",
 ]
 # errors: the tree
 __all__ += ["RunledgerError", "ConflictError", "ValidationError", "NotFoundError", "ForbiddenError"]

@@ -1,4 +1,4 @@
-"""Somebody else's connection as ours: one small face over psycopg, SQLAlchemy and Django connections.
+"""Somebody else's connection as ours: one small face over psycopg, psycopg2, SQLAlchemy and Django connections.
 
 Borrowing changes nothing on the connection and never ends its transaction. Rows come back as plain tuples whatever
 row factory the owner set, and JSON crosses as text both ways, because each owner decodes it differently.
@@ -15,13 +15,15 @@ from psycopg.rows import tuple_row
 from sqlalchemy import Connection as CoreConnection
 from sqlalchemy.exc import DBAPIError
 
+from runledger.core.blocking import warn_in_event_loop
 from runledger.core.errors import InvalidConfiguration, TransactionAborted
 from runledger.postgres.statements import Parameters, Row, Statement, check_schema_name
 from runledger.postgres.tables import SCHEMA
 from runledger.postgres.violations import error_for
 
 AnyConnection: TypeAlias = Any
-"""A psycopg ``Connection``, a SQLAlchemy ``Connection`` or ORM ``Session``, a Django connection, or a ``Ledger``'s."""
+"""A psycopg or psycopg2 connection, a SQLAlchemy ``Connection`` or ORM ``Session``, a Django connection, or a
+``Ledger``'s."""
 
 
 class LedgerConnection:
@@ -95,6 +97,42 @@ class PsycopgConnection(LedgerConnection):
     def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
         with self.driver.cursor(row_factory=tuple_row) as cursor:
             yield cursor
+
+
+class Psycopg2Connection(LedgerConnection):
+    """Over a connection of psycopg2. It has no COPY that our statements could use, so long batches go in chunks."""
+
+    __slots__ = ("driver",)
+
+    def __init__(self, driver: Any, schema: str) -> None:
+        super().__init__(schema)
+        self.driver = driver
+
+    @property
+    def is_autocommit(self) -> bool:
+        from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+        return bool(self.driver.autocommit) and self.driver.get_transaction_status() == TRANSACTION_STATUS_IDLE
+
+    @property
+    def can_copy(self) -> bool:
+        return False
+
+    def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        from psycopg2.extensions import cursor as tuple_cursor
+
+        with self.driver.cursor(cursor_factory=tuple_cursor) as cursor:
+            cursor.execute(statement.text(self.schema), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from psycopg2 import Error as Psycopg2Error
+
+        try:
+            yield
+        except Psycopg2Error as error:
+            raise error_for(error) from None
 
 
 class SqlAlchemyConnection(LedgerConnection):
@@ -181,6 +219,7 @@ def borrow(connection: AnyConnection, schema: str | None = None) -> LedgerConnec
 
     Raises InvalidConfiguration for anything that is none of the kinds named by ``AnyConnection``.
     """
+    warn_in_event_loop()
     if isinstance(connection, LedgerConnection):
         return connection
     schema = default_schema() if schema is None else check_schema_name(schema)
@@ -195,10 +234,13 @@ def _borrow_wrapped(connection: Any, schema: str) -> LedgerConnection:
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(connection).__mro__}
     if "sqlalchemy.orm.session.Session" in kinds or "sqlalchemy.orm.scoping.scoped_session" in kinds:
         return SqlAlchemyConnection(connection.connection(), schema)
+    if "psycopg2.extensions.connection" in kinds:
+        return Psycopg2Connection(connection, schema)
     if any(kind.startswith(("django.db.", "django.utils.connection.")) for kind in kinds):
         if connection.vendor != "postgresql":
             raise InvalidConfiguration(f"the Django database {connection.alias!r} is not PostgreSQL")
         return DjangoConnection(connection, schema)
     raise InvalidConfiguration(
-        f"cannot use a {type(connection).__name__} as a connection; pass a psycopg, SQLAlchemy or Django connection"
+        f"cannot use a {type(connection).__name__} as a connection; pass a psycopg, psycopg2, SQLAlchemy or "
+        "Django connection"
     )

@@ -64,6 +64,45 @@ def wandering_psycopg_owner(url: str) -> Iterator[Owner]:
 
 
 @contextmanager
+def psycopg2_owner(url: str, **options: Any) -> Iterator[Owner]:
+    import psycopg2
+
+    connection = psycopg2.connect(url, **options)
+
+    def run(query: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+
+    yield Owner(connection, connection.commit, connection.rollback, run)
+    connection.close()
+
+
+def psycopg2_cursors(name: str) -> Any:
+    import psycopg2.extras
+
+    return getattr(psycopg2.extras, name)
+
+
+def psycopg2_with_decoded_json(url: str) -> Any:
+    """Its owner has asked for jsonb as something else: neither side may meet it."""
+    import json
+
+    import psycopg2.extras
+
+    owner = psycopg2_owner(url)
+
+    @contextmanager
+    def registered() -> Iterator[Owner]:
+        with owner as made:
+            loads = lambda text: ["decoded", json.loads(text)]  # noqa: E731
+            psycopg2.extras.register_default_jsonb(made.connection, loads=loads)
+            psycopg2.extras.register_uuid(conn_or_curs=made.connection)
+            yield made
+
+    return registered()
+
+
+@contextmanager
 def core_owner(url: str, driver: str = "psycopg") -> Iterator[Owner]:
     engine = engine_of(url, driver)
     with engine.connect() as connection:
@@ -130,6 +169,10 @@ OWNERS: dict[str, Callable[[str], Any]] = {
     "psycopg namedtuple_row": lambda url: psycopg_owner(url, row_factory=namedtuple_row),
     "psycopg class_row": lambda url: psycopg_owner(url, row_factory=class_row(dict)),
     "psycopg client cursor": lambda url: psycopg_owner(url, cursor_factory=psycopg.ClientCursor),
+    "psycopg2": psycopg2_owner,
+    "psycopg2 RealDictCursor": lambda url: psycopg2_owner(url, cursor_factory=psycopg2_cursors("RealDictCursor")),
+    "psycopg2 DictConnection": lambda url: psycopg2_owner(url, connection_factory=psycopg2_cursors("DictConnection")),
+    "psycopg2 other jsonb": psycopg2_with_decoded_json,
     "psycopg other search_path": wandering_psycopg_owner,
     "SQLAlchemy Core": core_owner,
     "SQLAlchemy Core on psycopg2": lambda url: core_owner(url, "psycopg2"),
@@ -286,6 +329,20 @@ def test_a_bulk_over_psycopg_that_always_commits_is_refused(connection, database
     engine.dispose()
 
     assert count(connection, "job_queue") == 0
+
+
+def test_psycopg2_in_autocommit_commits_one_job_and_refuses_a_bulk(connection, database_url):
+    a_definition(connection)
+    with psycopg2_owner(database_url) as owner:
+        owner.connection.autocommit = True
+        assert enqueue_job(owner.connection, JobRequest("test.job")).is_new
+        with pytest.raises(errors.TransactionRequired):
+            enqueue_jobs(owner.connection, [JobRequest("test.job")] * 2)
+        owner.run("BEGIN")
+        enqueue_jobs(owner.connection, [JobRequest("test.job")] * 2)
+        owner.run("ROLLBACK")
+
+    assert count(connection, "job_queue") == 1
 
 
 @pytest.fixture
