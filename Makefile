@@ -18,7 +18,7 @@ export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pg15 check docs bench chaos chaos-long chaos-smoke coverage package clean
+.PHONY: help demo test test-pg15 check docs bench bench-peers chaos chaos-long chaos-smoke coverage package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew, and buil
 
 bench: $(DEV_STAMP) ## Measure throughput (see ARGS='--help')
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(DEV_STAMP) ## Measure other job systems beside ours; installs them below .venv-peers (ARGS='--only pgqueuer')
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.peers $(ARGS)
 
 chaos: $(DEV_STAMP) ## Break everything under load for ten minutes, and check that nothing is lost (ARGS='--seed 1')
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 350 $(ARGS)

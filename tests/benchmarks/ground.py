@@ -58,7 +58,7 @@ def ledger_database(server_url: str) -> Iterator[str]:
         migrate(url)
         with psycopg.connect(url) as connection:
             catalog.sync_definitions(connection)
-            _count_statements(connection)
+            count_statements(connection)
         yield url
 
 
@@ -95,7 +95,8 @@ def count_succeeded(url: str) -> int:
     return int(row[0])
 
 
-def _count_statements(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+def count_statements(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """``statement_calls`` answers for this database from now on, where the server can count."""
     row = connection.execute("SELECT current_setting('shared_preload_libraries')").fetchone()
     if row is not None and "pg_stat_statements" in str(row[0]):
         connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
