@@ -29,10 +29,10 @@ from runledger.postgres.workflow_runs import enqueue_workflow_run
 Seen = TypeVar("Seen")
 
 SHORTEST_POLL_SECONDS = 0.001
+FIRST_POLL_SECONDS = 0.01
+LONGEST_POLL_SECONDS = 1.0
 POLL_GROWTH = 1.25
-LONGEST_POLL_FACTOR = 8
-"""Pauses between two looks at a job grow from ``poll_seconds`` to this many times as much: a job that has not ended
-soon will not end soon."""
+"""Pauses between two looks grow: most jobs that people wait for end at once, and one that has not will take a while."""
 
 
 class Ledger:
@@ -107,11 +107,13 @@ class Ledger:
         with self.database.autocommit() as connection:
             return get_job(connection, job_id, scope=Scope.any() if scope is None else scope)
 
-    def wait_for_job(self, job_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = 0.25) -> Job:
+    def wait_for_job(
+        self, job_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = LONGEST_POLL_SECONDS
+    ) -> Job:
         """The job after it has succeeded, was dead-lettered or cancelled; without a timeout, however long that takes.
 
-        Looks at once, then every ``poll_seconds``, with pauses that grow to eight times as much. Holds no connection
-        between two looks. Raises WaitTimedOut, JobNotFound, or InvalidRequest for a pause below a millisecond.
+        Looks at once, then after pauses that grow from 10 ms to ``poll_seconds``. Holds no connection meanwhile.
+        Raises WaitTimedOut, JobNotFound, or InvalidRequest for a pause below a millisecond.
         """
         for job in _looks(lambda: self.get_job(job_id), timeout_seconds, poll_seconds):
             if job.status.is_final:
@@ -129,7 +131,7 @@ class Ledger:
             return get_workflow_run(connection, run_id, scope=Scope.any() if scope is None else scope)
 
     def wait_for_workflow_run(
-        self, run_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = 0.25
+        self, run_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = LONGEST_POLL_SECONDS
     ) -> WorkflowRun:
         """The run after it has ended, in whatever way; waits as ``wait_for_job`` does. Raises WorkflowWaitTimedOut,
         WorkflowRunNotFound or InvalidRequest."""
@@ -153,8 +155,8 @@ class Ledger:
 
 def _looks(look: Callable[[], Seen], timeout_seconds: float | None, poll_seconds: float) -> Iterator[Seen]:
     """What ``look`` answers at once and after each pause, until the patience ends; the last look is at its very end."""
-    pause = check_number(poll_seconds, field="poll_seconds", low=SHORTEST_POLL_SECONDS, high=MAX_DELAY_SECONDS)
-    longest_pause = pause * LONGEST_POLL_FACTOR
+    longest_pause = check_number(poll_seconds, field="poll_seconds", low=SHORTEST_POLL_SECONDS, high=MAX_DELAY_SECONDS)
+    pause = min(FIRST_POLL_SECONDS, longest_pause)
     patience = MAX_DELAY_SECONDS if timeout_seconds is None else timeout_seconds
     deadline = time.monotonic() + check_seconds(patience, field="timeout_seconds")
     while True:
