@@ -17,6 +17,7 @@ from runledger.core.limits import MAX_DELAY_SECONDS, check_number, check_seconds
 from runledger.core.requests import JobRequest
 from runledger.core.states import JobStage
 from runledger.core.workflow_errors import WorkflowWaitTimedOut
+from runledger.core.workflow_results import check_declares_result, result_of
 from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRun, WorkflowRunRequest
 from runledger.database.database import POOL_SIZE, Database
 from runledger.database.settings import URL_VARIABLES, url_from_environment
@@ -139,6 +140,17 @@ class Ledger:
             if run.status.is_final:
                 return run
         raise WorkflowWaitTimedOut(f"the run is still {run.status} after {timeout_seconds or 0:g} seconds")
+
+    def wait_for_workflow_result(
+        self, run_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = 0.25
+    ) -> JsonValue:
+        """The output of the result step, once the run has succeeded; waits as ``wait_for_job`` does.
+
+        Raises WorkflowResultNotDeclared at once, WorkflowResultUnsuccessful or WorkflowResultMissing when the run has
+        ended, and what ``wait_for_workflow_run`` raises.
+        """
+        check_declares_result(self.get_workflow_run(run_id))
+        return result_of(self.wait_for_workflow_run(run_id, timeout_seconds, poll_seconds))
 
     def close(self) -> None:
         """Every connection of this process is closed; the next call opens new ones."""

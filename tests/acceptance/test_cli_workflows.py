@@ -6,6 +6,7 @@ import pytest
 from acceptance.command_line import document_of, run_command
 
 from runledger import JobCatalog, Ledger, WorkflowRunStatus
+from runledger.core import workflow_errors as errors
 
 catalog = JobCatalog()
 catalog.job("doc.crawl")(lambda context, payload: None)
@@ -67,6 +68,8 @@ def test_a_gate_is_completed_once(own_url: str, run_id: str) -> None:
     assert complete(step="nowhere")[0] == 4
     code, text = complete("--status", "failed", "--output", "1")
     assert (code, "only a gate that succeeds" in text) == (2, True)
+    code, text = complete("--status", "failed", "--output", "1", "--json")
+    assert json.loads(text)["error"]["code"] == errors.ExternalStepOutputInvalidStatus.code
     assert complete("--code", "x")[0] == 2
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from architecture.plans import nodes_of, whole_scans
 
 from runledger.core.results import Succeeded
 from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
 from runledger.postgres.leases import RENEW_LEASES
 from runledger.postgres.settle import SETTLE_SUCCEEDED, succeeded_parameters
-from runledger.postgres.statements import Parameters, Statement
+from runledger.postgres.statements import Parameters
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -72,21 +73,21 @@ def ledger(database: Connection) -> Connection:
 def test_a_claim_walks_its_index_and_nothing_else(ledger: Connection, prepare: Prepare, job_types: list[str]) -> None:
     prepare(ledger)
 
-    nodes = _plan(ledger, CLAIM_JOBS, _claim(job_types))
+    nodes = nodes_of(ledger, CLAIM_JOBS, _claim(job_types))
 
     on_ready = [
         node for node in nodes if node.get("Relation Name") == "job_ready" and node["Node Type"] != "ModifyTable"
     ]
     assert {node["Node Type"] for node in on_ready} <= {"Index Scan", "Index Only Scan", "Tid Scan"}
     assert {node["Index Name"] for node in on_ready if "Index Name" in node} == {"idx_job_ready_claim"}
-    assert _whole_scans(nodes, "job_queue") == []
+    assert whole_scans(nodes, "job_queue") == []
 
 
 @pytest.mark.parametrize("prepare", STATES)
 def test_a_claim_reads_no_more_than_its_batch(ledger: Connection, prepare: Prepare) -> None:
     prepare(ledger)
 
-    nodes = _plan(ledger, CLAIM_JOBS, _claim(["plans"]), analyze=True)
+    nodes = nodes_of(ledger, CLAIM_JOBS, _claim(["plans"]), analyze=True)
 
     on_ready = [node for node in nodes if node.get("Relation Name") == "job_ready"]
     assert max(node["Actual Rows"] * node["Actual Loops"] for node in on_ready) <= BATCH
@@ -97,19 +98,19 @@ def test_a_settle_finds_its_records_by_key(ledger: Connection, prepare: Prepare)
     prepare(ledger)
     claimed = ledger.execute(CLAIM_JOBS.text("runledger").encode(), _claim(["plans"])).fetchall()
 
-    nodes = _plan(
+    nodes = nodes_of(
         ledger, SETTLE_SUCCEEDED, succeeded_parameters([Succeeded(row[0], row[1]) for row in claimed]), analyze=True
     )
 
     assert len(claimed) == BATCH
-    assert _whole_scans(nodes, "job_queue") == []
+    assert whole_scans(nodes, "job_queue") == []
 
 
 @pytest.mark.parametrize("prepare", FILLED)
 def test_a_renewal_does_not_look_at_records(ledger: Connection, prepare: Prepare) -> None:
     prepare(ledger)
 
-    nodes = _plan(
+    nodes = nodes_of(
         ledger, RENEW_LEASES, {"worker_ids": ["w"], "overdue_tokens": [], "lease_ttl_seconds": 60.0}, analyze=True
     )
 
@@ -118,26 +119,3 @@ def test_a_renewal_does_not_look_at_records(ledger: Connection, prepare: Prepare
 
 def _claim(job_types: list[str]) -> Parameters:
     return claim_parameters(worker_id="w", job_types=job_types, limit=BATCH, lease_ttl_seconds=60, queues=None)
-
-
-def _whole_scans(nodes: list[dict[str, Any]], table: str) -> list[str]:
-    return [
-        node["Node Type"] for node in nodes if node.get("Relation Name") == table and node["Node Type"] == "Seq Scan"
-    ]
-
-
-def _plan(
-    connection: Connection, statement: Statement, parameters: Parameters, *, analyze: bool = False
-) -> list[dict[str, Any]]:
-    """The nodes of the plan; ``analyze`` runs it and takes it back."""
-    options = "FORMAT JSON, ANALYZE" if analyze else "FORMAT JSON"
-    with connection.transaction(force_rollback=True):
-        row = connection.execute(f"EXPLAIN ({options}) {statement.text('runledger')}".encode(), parameters).fetchone()
-    assert row is not None
-    return list(_nodes(row[0][0]["Plan"]))
-
-
-def _nodes(node: dict[str, Any]) -> Any:
-    yield node
-    for child in node.get("Plans", []):
-        yield from _nodes(child)

@@ -60,6 +60,7 @@ MISTAKES: list[tuple[type[errors.InvalidWorkflow], WorkflowRunRequest]] = [
     (errors.SelfDependency, run(step("a", "a"))),
     (errors.DuplicateDependency, run(step("b"), step("a", "b", "b"))),
     (errors.BlankIdempotencyKey, run(step("a"), idempotency_key=" ")),
+    (errors.BlankActiveKey, run(step("a"), active_key=" ")),
     (errors.BlankResultStepKey, run(step("a"), result_step_key="")),
     (errors.BlankWorkflowType, WorkflowRunRequest("\t", [step("a")])),
     (errors.EmptySteps, run()),

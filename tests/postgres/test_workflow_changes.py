@@ -359,6 +359,18 @@ def test_every_error_of_a_cancel(connection, connect: Connect) -> None:
         cancel_workflow_run(other, run_id=run_id)
 
 
+def test_a_run_whose_job_is_in_no_place_is_not_cancelled(connection):
+    run_id = a_gated_run(connection)
+    connection.execute("DELETE FROM runledger.job_ready")
+    before = snapshot(connection)
+
+    with pytest.raises(errors.WorkflowInternalState) as caught:
+        cancel(connection, run_id)
+
+    assert caught.value.category == "internal"
+    assert snapshot(connection) == before
+
+
 def test_a_cancel_catches_a_job_that_is_being_claimed(connection, connect: Connect, in_background) -> None:
     run_id = a_gated_run(connection)
     claimer, canceller = connect(autocommit=False), connect(autocommit=False)

@@ -1,0 +1,108 @@
+"""Plans of workflows on filled tables, whatever the statistics say: no statement walks through steps or edges."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from architecture.plans import nodes_of, whole_scans
+
+from runledger.postgres.statements import Parameters, Statement
+from runledger.postgres.workflow_explain import EXPLAIN_RUN, EXPLAIN_STEP
+from runledger.postgres.workflow_inputs import SELECT_INPUTS
+from runledger.postgres.workflow_rerun import RERUN, SELECT_SOURCE
+from runledger.postgres.workflow_steps import ADVANCE_JOBS, ADVANCE_STEPS, RELEASE_FREE
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Prepare = Callable[[Connection], None]
+
+CHAINS = 10_000
+LENGTH = 10
+TABLES = "runledger.workflow_runs, runledger.workflow_steps, runledger.workflow_step_dependencies, runledger.job_queue"
+LARGE = ("workflow_steps", "workflow_step_dependencies", "job_queue", "workflow_runs")
+DEFINE = "INSERT INTO runledger.job_definitions (job_type) VALUES ('plans') ON CONFLICT DO NOTHING"
+FILL = f"""
+WITH runs AS (
+    INSERT INTO runledger.workflow_runs (workflow_type, step_count, unfinished_count, enqueued_count)
+    SELECT 'plans', {LENGTH}, {LENGTH}, 1 FROM generate_series(1, {CHAINS})
+    RETURNING id
+), steps AS (
+    INSERT INTO runledger.workflow_steps (workflow_run_id, step_key, job_type, status, job_id, priority,
+                                          max_attempts, timeout_seconds, dependency_count_total,
+                                          dependency_count_pending)
+    SELECT id, n, 'plans', CASE n WHEN 1 THEN 'ENQUEUED' ELSE 'BLOCKED' END::runledger.workflow_step_status,
+           CASE n WHEN 1 THEN gen_random_uuid() END, 0, 3, 300, (n > 1)::int, (n > 1)::int
+    FROM runs, generate_series(1, {LENGTH}) AS n
+    RETURNING id, workflow_run_id, step_key::int AS n, job_id
+), jobs AS (
+    INSERT INTO runledger.job_queue (id, job_type, priority, max_attempts, timeout_seconds, workflow_run_id,
+                                     workflow_step_id, final_status, finished_at)
+    SELECT job_id, 'plans', 0, 3, 300, workflow_run_id, id, 'SUCCEEDED', now() FROM steps WHERE n = 1
+)
+INSERT INTO runledger.workflow_step_dependencies (workflow_run_id, prerequisite_step_id, dependent_step_id)
+SELECT a.workflow_run_id, a.id, b.id
+FROM steps a JOIN steps b ON b.workflow_run_id = a.workflow_run_id AND b.n = a.n + 1
+"""
+
+
+def _analysed(connection: Connection) -> None:
+    connection.execute(FILL)
+    connection.execute(f"ANALYZE {TABLES}")
+
+
+def _behind_the_statistics(connection: Connection) -> None:
+    connection.execute(f"ANALYZE {TABLES}")
+    connection.execute(FILL)
+
+
+@pytest.fixture(scope="module", params=[_analysed, _behind_the_statistics])
+def filled(request: pytest.FixtureRequest, database_url: str) -> Iterator[Connection]:
+    """A hundred thousand steps and ninety thousand edges, analysed, or filled since."""
+    prepare: Prepare = request.param
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {TABLES} CASCADE".encode())
+        connection.execute(DEFINE)
+        for table in LARGE:
+            connection.execute(f"ALTER TABLE runledger.{table} SET (autovacuum_enabled = false)".encode())
+        prepare(connection)
+        yield connection
+
+
+def _ids(connection: Connection, query: str) -> list[str]:
+    return [row[0] for row in connection.execute(query.encode()).fetchall()]
+
+
+FIRST_RUN = "SELECT id::text FROM runledger.workflow_runs LIMIT 1"
+SOME_JOBS = "SELECT id::text FROM runledger.job_queue LIMIT 100"
+A_STEP = "SELECT id::text FROM runledger.workflow_steps WHERE step_key = '1' LIMIT 1"
+ANYWHERE = {"scope_kind": "any", "scope_organization_id": None}
+
+
+def _parameters(connection: Connection, name: str) -> Parameters:
+    run_id = _ids(connection, FIRST_RUN)[0]
+    return {
+        "jobs": {"job_ids": _ids(connection, SOME_JOBS), "schema": "runledger"},
+        "steps": {"step_ids": _ids(connection, A_STEP), "schema": "runledger"},
+        "free": {"run_id": run_id, "schema": "runledger"},
+        "run": {"run_id": run_id, "reason": None, "step_key": str(LENGTH)} | ANYWHERE,
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters"),
+    [
+        (ADVANCE_JOBS, "jobs"),
+        (ADVANCE_STEPS, "steps"),
+        (SELECT_INPUTS, "jobs"),
+        (RELEASE_FREE, "free"),
+        (SELECT_SOURCE, "run"),
+        (RERUN, "run"),
+        (EXPLAIN_STEP, "run"),
+        (EXPLAIN_RUN, "run"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_no_statement_walks_through_steps_or_edges(filled: Connection, statement: Statement, parameters: str) -> None:
+    nodes = nodes_of(filled, statement, _parameters(filled, parameters), analyze=True)
+
+    assert {table: whole_scans(nodes, table) for table in LARGE} == {table: [] for table in LARGE}
