@@ -171,7 +171,7 @@ def decide(
         return DeadLetter(DeadLetterReason.CRASH_BUDGET_SPENT)
     if attempt >= max_attempts:
         return DeadLetter(DeadLetterReason.ATTEMPTS_EXHAUSTED)
-    delay = _policy_delay(policy, failure.code, attempt, chance)
+    delay = float(_policy_delay(policy, failure.code, attempt, chance))  # ends that settle together are of one type
     return Retry(max(delay, failure.retry_after_seconds or 0.0))
 
 

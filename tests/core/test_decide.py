@@ -104,3 +104,14 @@ def test_earlier_crashes_do_not_end_a_job_that_failed_otherwise():
 
 def test_a_stored_policy_that_overflows_waits_for_its_cap():
     assert decision(failure(), attempt=9, max_attempts=10, policy=RetryPolicy(factor=1e300, jitter=False)) == Retry(300)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RetryPolicy(base_seconds=2, factor=3, cap_seconds=600, jitter=False),
+        RetryPolicy(overrides={"a.b": 60}),
+    ],
+)
+def test_whole_seconds_are_floats_so_that_ends_of_other_jobs_can_be_stored_beside_them(policy):
+    assert type(decision(failure(), policy=policy).delay_seconds) is float

@@ -27,6 +27,16 @@ def stored(connection, job_type="mail.send"):
     return get_definitions(connection, [job_type])[job_type]
 
 
+def test_whole_and_broken_seconds_are_stored_together(connection):
+    whole = JobDefinition("mail.whole", retry=RetryPolicy(base_seconds=2, factor=3, cap_seconds=600))
+    broken = JobDefinition("mail.broken", retry=RetryPolicy(base_seconds=0.5))
+
+    sync_definitions(connection, [whole, broken])
+
+    assert stored(connection, "mail.whole")[0].retry.base_seconds == 2
+    assert stored(connection, "mail.broken")[0].retry.base_seconds == 0.5
+
+
 def test_a_definition_is_stored_with_every_setting(connection):
     definition = JobDefinition(
         "mail.send",
