@@ -12,6 +12,8 @@ from runledger.core.gate import TAG_LIMIT, check_identifier, decode_json, encode
 
 MAX_HEADERS: Final = 32
 HEADERS_LIMIT: Final = 8_192
+SCHEDULE_HEADER: Final = "schedule"
+"""Names, in a job that a schedule fired, that schedule."""
 
 Headers = Mapping[str, str]
 

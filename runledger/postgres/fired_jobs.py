@@ -9,6 +9,7 @@ from sqlalchemy import Text, Uuid, case, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from runledger.core.headers import SCHEDULE_HEADER
 from runledger.core.payloads import ORIGIN_KEY
 from runledger.postgres import tables
 from runledger.postgres.connection import LedgerConnection
@@ -36,6 +37,7 @@ _identified = (
         job_definitions.c.default_priority.label("priority"),
         job_definitions.c.max_attempts,
         job_definitions.c.default_timeout_seconds.label("timeout_seconds"),
+        func.jsonb_build_object(constant(SCHEDULE_HEADER), _schedule.name).label("headers"),
     )
     .select_from(
         _fired.join(job_schedules, _schedule.id == _fired.c.schedule_id).join(

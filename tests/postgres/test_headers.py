@@ -7,7 +7,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from runledger import InvalidRequest, JobCatalog, JobRequest, Middleware, enqueue_job, enqueue_jobs, use_for_enqueues
+from runledger import (
+    InvalidRequest,
+    JobCatalog,
+    JobRequest,
+    Middleware,
+    ScheduleRequest,
+    enqueue_job,
+    enqueue_jobs,
+    trigger_job_schedule,
+    upsert_job_schedule,
+    use_for_enqueues,
+)
 from runledger.core.failures import DeadLetter, DeadLetterReason, JobFailure, failure_of
 from runledger.core.middleware import no_longer_for_enqueues
 from runledger.core.results import failed_end
@@ -144,3 +155,9 @@ def test_the_hook_job_of_a_dead_letter_keeps_the_headers(connection, stored):
     decision = DeadLetter(DeadLetterReason.FAILURE_KIND_NON_RETRYABLE)
     settle_jobs(connection, [failed_end(job.job_id, job.lease_token, failure, decision)])
     assert stored() == [HEADERS, HEADERS]
+
+
+def test_a_fired_job_names_its_schedule_in_a_header(connection, job_type, stored):
+    upsert_job_schedule(connection, ScheduleRequest("nightly", cron="0 3 * * *", job_type=job_type))
+    trigger_job_schedule(connection, "nightly")
+    assert stored() == [{"schedule": "nightly"}]
