@@ -61,6 +61,9 @@ class ClaimedJob:
     step_key: str | None
     is_expired: bool
     headers: str | None = None
+    waited_seconds: float = 0.0
+    """How long the job had been due when it was claimed."""
+
     inputs: str | None = None
     """JSON text of an object: the outputs of the prerequisites by step key, for a job of a workflow run."""
 

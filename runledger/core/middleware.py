@@ -22,8 +22,8 @@ Call = Callable[[JobContext, Any], Any]
 @dataclass(frozen=True, slots=True)
 class SettledAttempt:
     """An attempt whose outcome is committed. ``final_status`` is None while the job goes on: then it runs again after
-    ``retry_seconds`` (None: at once). ``seconds`` is how long the handler ran. Reading ``headers`` of a job raises
-    nothing: what somebody stored past the gate reads as none.
+    ``retry_seconds`` (None: at once). ``seconds`` is how long the handler ran, ``waited_seconds`` how long the job
+    had been due when it was claimed. ``headers`` that somebody stored past the gate read as none.
     """
 
     job_id: UUID
@@ -43,6 +43,7 @@ class SettledAttempt:
     error_message: str | None
     retry_seconds: float | None
     seconds: float
+    waited_seconds: float
 
 
 class Middleware:

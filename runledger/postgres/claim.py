@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import (
     ARRAY,
+    Double,
     Integer,
     Text,
     cast,
@@ -124,6 +125,7 @@ CLAIM_JOBS = Statement(
         cast(null(), Text).label("step_key"),
         func.coalesce(job_queue.c.expires_at <= CLOCK, FALSE),
         as_text(job_queue.c.headers),
+        func.extract("epoch", _leased.c.leased_at - _leased.c.next_run_at).cast(Double),
     )
     .select_from(_leased.join(job_queue, job_queue.c.id == _leased.c.job_id))
     .order_by(_leased.c.priority.desc(), _leased.c.next_run_at, _leased.c.job_id),

@@ -5,21 +5,19 @@ Liveness never asks the database, and never waits for who does: a database that 
 restart every worker.
 """
 
-import contextlib
-import importlib
 import io
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from runledger.core.errors import InvalidConfiguration, RunledgerError
 from runledger.postgres.migrations import check_schema
-from runledger.postgres.stats import get_queue_stats
 from runledger.runtime.link import DatabaseLink
-from runledger.runtime.slots import Slot, SlotState, SlotTable
+from runledger.runtime.metrics import Metrics
+from runledger.runtime.slots import SlotState, SlotTable
+from runledger.runtime.tally import TallyBoard
 
 STILL_SECONDS = 15.0
 """How long the supervisor's loop may stand still before the host counts as dead."""
@@ -33,9 +31,11 @@ _DATABASE_IS_BUSY = "an earlier request still waits for the database\n"
 class Health:
     """One tick takes at most one request. Each is answered in a thread of its own, one at a time asks the database."""
 
-    def __init__(self, address: str, table: SlotTable, link: DatabaseLink) -> None:
+    def __init__(self, address: str, table: SlotTable, board: TallyBoard, link: DatabaseLink) -> None:
         self._table = table
+        self._board = board
         self._link = link
+        self._collector: Metrics | None = None
         self._database = threading.Lock()
         self._server = _listen(address, self)
         self._server.timeout = 0.0
@@ -86,47 +86,10 @@ class Health:
 
     def _metrics(self) -> tuple[int, str]:
         try:
-            prometheus = importlib.import_module("prometheus_client")
-            core = importlib.import_module("prometheus_client.core")
+            self._collector = self._collector or Metrics(self._table.slots, self._board, self._link)
         except ImportError:
             return 501, "install the package prometheus-client to get metrics\n"
-        registry = prometheus.CollectorRegistry()
-        registry.register(_Collector(core.GaugeMetricFamily, core.CounterMetricFamily, self._link, self._table.slots))
-        return 200, prometheus.generate_latest(registry).decode()
-
-
-class _Collector:
-    """The figures of this host from the shared slots, and those of the queue from the database."""
-
-    def __init__(self, gauge: Any, counter: Any, link: DatabaseLink, slots: Sequence[Slot]) -> None:
-        self._gauge = gauge
-        self._counter = counter
-        self._link = link
-        self._slots = slots
-
-    def collect(self) -> Iterator[Any]:
-        done = self._counter("runledger_worker_jobs", "Attempts ended by the process in this slot", labels=["slot"])
-        busy = self._gauge("runledger_worker_busy", "1 while a handler runs in this slot", labels=["slot"])
-        for slot in self._slots:
-            done.add_metric([str(slot.index)], slot.jobs_done)
-            busy.add_metric([str(slot.index)], int(slot.running_token != 0))
-        yield from (done, busy)
-        with contextlib.suppress(RunledgerError):
-            yield from self._queue()
-
-    def _queue(self) -> Iterator[Any]:
-        jobs = self._gauge("runledger_jobs", "Unfinished jobs by place", labels=["job_type", "place"])
-        oldest = self._gauge(
-            "runledger_oldest_ready_seconds", "How long the first job in line has been due", labels=["job_type"]
-        )
-        with self._link.autocommit() as ledger:
-            stats = get_queue_stats(ledger)
-        for one in stats:
-            jobs.add_metric([one.job_type, "ready"], one.ready)
-            jobs.add_metric([one.job_type, "scheduled"], one.scheduled)
-            jobs.add_metric([one.job_type, "leased"], one.leased)
-            oldest.add_metric([one.job_type], one.oldest_ready_seconds or 0.0)
-        yield from (jobs, oldest)
+        return 200, self._collector.text()
 
 
 class _Server(ThreadingHTTPServer):

@@ -24,6 +24,7 @@ from runledger.runtime.registry import NoticeBoard, Registry
 from runledger.runtime.scheduler import Scheduler
 from runledger.runtime.signals import SignalQueue, drain
 from runledger.runtime.slots import Slot, SlotState, SlotTable
+from runledger.runtime.tally import Tally, TallyBoard
 from runledger.runtime.worker import Worker
 
 
@@ -41,6 +42,7 @@ class Host:
     with_sync: bool
     table: SlotTable
     board: NoticeBoard
+    tallies: TallyBoard
     health_address: str | None
     obituaries_read: int
     wake_reads: Sequence[int]
@@ -75,6 +77,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
     sys.argv[0] = f"runledger worker {slot.index}"
     catalog = load_catalog(host.app)
     link = _link(host, f"worker-{slot.index}")
+    tally = None if host.health_address is None else Tally(host.tallies, slot.index)
     worker = Worker(
         catalog,
         link,
@@ -85,6 +88,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
         queues=host.queues,
         is_draining=host.is_draining,
         with_sync=host.with_sync,
+        tally=tally,
     )
     host.board.write(slot.index, catalog.job_types)
     slot.turn(SlotState.IDLE, time.monotonic_ns())
@@ -173,7 +177,7 @@ def live_as_health(host: Host, parent_pid: int) -> int:
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
     link = _link(host, "health")
-    health = Health(host.health_address, host.table, link)
+    health = Health(host.health_address, host.table, host.tallies, link)
 
     def tick() -> float | None:
         health.is_stopping = signal.SIGTERM in signals.seen

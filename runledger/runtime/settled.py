@@ -83,6 +83,7 @@ def _attempt(one: Waiting, stored: Outcome | None, worker_id: str) -> SettledAtt
         error_message=end.error_message,
         retry_seconds=end.retry_seconds,
         seconds=one.finished_at - one.started_at,
+        waited_seconds=job.waited_seconds,
     )
 
 

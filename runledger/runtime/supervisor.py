@@ -25,6 +25,7 @@ from runledger.runtime.roles import Host, preload
 from runledger.runtime.signals import SignalQueue, wait_for
 from runledger.runtime.slots import SlotTable
 from runledger.runtime.systemd import ServiceManager
+from runledger.runtime.tally import TallyBoard
 
 EXIT_TIME_RAN_OUT = 6
 TURN_SECONDS = 1.0
@@ -81,6 +82,7 @@ class Supervisor:
             with_sync=with_sync,
             table=table,
             board=NoticeBoard(len(table.slots)),
+            tallies=TallyBoard(len(table.slots)),
             health_address=health_address,
             obituaries_read=obituaries_read,
             wake_reads=[read for read, _ in wakes],

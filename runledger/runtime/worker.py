@@ -26,6 +26,7 @@ from runledger.runtime.prefetch import STALE_SECONDS, Prefetch
 from runledger.runtime.reporter import Reporter
 from runledger.runtime.settled import Announcer
 from runledger.runtime.slots import Slot, SlotState
+from runledger.runtime.tally import Tally
 
 FIRST_PAUSE_SECONDS = 0.02
 """The pause after the first empty look; it doubles up to the poll interval."""
@@ -50,6 +51,7 @@ class Worker:
         queues: Sequence[str] | None = None,
         is_draining: bool = False,
         with_sync: bool = True,
+        tally: Tally | None = None,
     ) -> None:
         self._catalog = catalog
         self._link = link
@@ -60,7 +62,9 @@ class Worker:
         self._is_prepared = False
         self._job_types = catalog.job_types
         self._outbox = Outbox(config.settle_delay_seconds)
-        self._announcer = Announcer(catalog.middleware, worker_id)
+        self._tally = tally
+        listeners = catalog.middleware if tally is None else (*catalog.middleware, tally)
+        self._announcer = Announcer(listeners, worker_id)
         self._exchange = Exchange(
             link,
             self._outbox,
@@ -110,6 +114,8 @@ class Worker:
         is_claiming = not (self.is_stopping or self._slot.is_quiet)
         jobs = self._exchange.settle_and_claim(self._prefetch.size if is_claiming else 0)
         self._announcer.tell()
+        if self._tally is not None:
+            self._tally.publish(is_idle=not jobs)
         self._slot.hold([job.lease_token for job in jobs], time.monotonic_ns())
         if jobs:
             self._run_batch(jobs, sent_at)

@@ -18,6 +18,7 @@ from runledger.core.errors import InvalidConfiguration
 from runledger.runtime.health import REQUEST_SECONDS, STILL_SECONDS, Health
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.slots import SlotState, SlotTable
+from runledger.runtime.tally import TallyBoard
 from runledger.testing.databases import connect_as_admin
 
 StartHost = Callable[..., Host]
@@ -216,7 +217,7 @@ def make_health(database_url: str, address: str) -> Iterator[Callable[[SlotTable
 
     def make(table: SlotTable) -> Health:
         link = DatabaseLink(database_url, "runledger", "health")
-        made.append((Health(address, table, link), link))
+        made.append((Health(address, table, TallyBoard(len(table.slots)), link), link))
         return made[-1][0]
 
     yield make
@@ -256,11 +257,11 @@ def test_a_host_is_ready_while_a_worker_is(
 @pytest.mark.parametrize("nonsense", ["", "8080", "localhost:http", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:²"])
 def test_an_address_that_makes_no_sense_is_refused(nonsense: str) -> None:
     with pytest.raises(InvalidConfiguration, match=r"127\.0\.0\.1:8080"):
-        Health(nonsense, SlotTable(1), DatabaseLink("postgresql://nowhere", "runledger", "health"))
+        Health(nonsense, SlotTable(1), TallyBoard(1), DatabaseLink("postgresql://nowhere", "runledger", "health"))
 
 
 def test_an_address_that_is_taken_is_refused(make_health: Callable[[SlotTable], Health], address: str) -> None:
     make_health(a_table(SlotState.IDLE))
 
     with pytest.raises(InvalidConfiguration, match="cannot listen on"):
-        Health(address, SlotTable(1), DatabaseLink("postgresql://nowhere", "runledger", "health"))
+        Health(address, SlotTable(1), TallyBoard(1), DatabaseLink("postgresql://nowhere", "runledger", "health"))
