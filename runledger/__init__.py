@@ -80,8 +80,9 @@ from runledger.core.errors import (
 )
 from runledger.core.explanations import Gate, GateState, JobExplanation
 from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, JobFailure, JobTimeout, Snooze
+from runledger.core.filters import JobFilter
 from runledger.core.handlers import DeadLetterInfo, JobHandler
-from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JsonValue, Scope
+from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JobPage, JsonValue, Scope
 from runledger.core.middleware import Middleware, SettledAttempt, use_for_enqueues
 from runledger.core.operation_errors import *  # noqa: F403 - each named in its __all__
 from runledger.core.operations import JobRuntimeConfig, OperatorAction
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
     from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
     from runledger.postgres.explain import explain_job
     from runledger.postgres.firing import trigger_job_schedule
+    from runledger.postgres.job_logs import insert_job_log
     from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
     from runledger.postgres.operator_actions import list_operator_actions
     from runledger.postgres.reads import (
@@ -183,6 +185,7 @@ else:
         "runledger.postgres.enqueue": "enqueue_job enqueue_jobs",
         "runledger.postgres.explain": "explain_job",
         "runledger.postgres.firing": "trigger_job_schedule",
+        "runledger.postgres.job_logs": "insert_job_log",
         "runledger.postgres.operations": "cancel_job requeue_job reschedule_job",
         "runledger.postgres.reads": (
             "get_job list_dead_letters list_job_attempts list_job_events list_job_logs list_jobs"
@@ -268,6 +271,9 @@ __all__ = [
     "Job",
     "Attempt",
     "JobEvent",
+    "JobFilter",
+    "JobPage",
+    "insert_job_log",
     "JobLog",
     "DeadLetter",
     "JsonValue",

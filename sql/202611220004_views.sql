@@ -102,9 +102,10 @@ SELECT a.job_id, 'RETRY_SCHEDULED', a.run_number, a.attempt, a.finished_at, a.le
 FROM job_attempts a
 WHERE a.retry_at IS NOT NULL AND a.outcome NOT IN ('SNOOZED', 'RELEASED', 'SUCCEEDED')
 UNION ALL
-SELECT d.job_id, 'DEAD_LETTERED', d.run_number, d.attempt, d.failed_at, 9223372036854775806, NULL, d.error_code,
+SELECT d.job_id, 'DEAD_LETTERED', d.run_number, d.attempt, d.failed_at, 4611686018427387903, NULL, d.error_code,
        '{}'::jsonb
 FROM job_dead_letters d
 UNION ALL
-SELECT e.job_id, e.event_type, e.run_number, e.attempt, e.occurred_at, 9223372036854775807, e.actor, e.reason, e.detail
+SELECT e.job_id, e.event_type, e.run_number, e.attempt, e.occurred_at, 4611686018427387904 + e.id, e.actor, e.reason,
+       e.detail
 FROM job_events e;

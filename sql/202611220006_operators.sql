@@ -16,3 +16,8 @@ CREATE TABLE operator_actions (
     occurred_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT ck_operator_actions_action_not_blank CHECK (length(btrim(action)) > 0)
 );
+
+-- Lists of one organization, and of cancelled jobs. Neither is touched when a job without an organization is enqueued
+-- or when any job succeeds.
+CREATE INDEX idx_job_queue_organization_id ON job_queue (organization_id, id) WHERE organization_id IS NOT NULL;
+CREATE INDEX idx_job_events_canceled ON job_events (job_id) WHERE event_type = 'CANCELED';

@@ -1,7 +1,9 @@
 """``runledger job``: what people look up about jobs and do to them."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from uuid import UUID
 
 import click
@@ -17,13 +19,15 @@ from runledger.cli.listings import (
     wait_and_show,
 )
 from runledger.cli.options import LedgerGroup, Session
-from runledger.cli.values import DURATION, acting_person, organization_filter
-from runledger.core.jobs import Scope
-from runledger.core.states import JobStatus
+from runledger.cli.values import DURATION, Choice, acting_person, job_filters, organization_filter
+from runledger.core.jobs import Job, JobPage, Scope
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.explain import explain_job
 from runledger.postgres.operations import cancel_job, requeue_job
-from runledger.postgres.reads import get_job, list_job_attempts, list_job_events, list_job_logs, list_jobs
+from runledger.postgres.reads import check_page, get_job, list_job_attempts, list_job_events, list_job_logs, list_jobs
+
+SEARCH_SECONDS = 10.0
+"""How long a list looks for jobs that match before it says where it stopped."""
 
 job_id_argument = click.argument("job_id", metavar="ID")
 job_ids_argument = click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
@@ -36,30 +40,41 @@ def job() -> None:
 
 
 @job.command("list")
-@click.option("--status", type=click.Choice([status.value for status in JobStatus], case_sensitive=False))
-@click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type.")
 @click.option("--before", type=click.UUID, help="Only jobs that are older than this one: the next page.")
 @click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="Most jobs, 1 to 1,000.")
-@organization_filter
+@job_filters
 @click.pass_obj
-def list_(
-    session: Session, *, status: str | None, job_type: str | None, before: UUID | None, limit: int, scope: Scope
-) -> None:
+def list_(session: Session, *, before: UUID | None, limit: int, choice: Choice) -> None:
     """List jobs, the newest first.
 
     A page ends after --limit jobs; pass the last id as --before to get the next page. In a pipe each job is a line of
-    tab-separated values, the id first.
+    tab-separated values, the id first. Where few jobs match, the search ends after ten seconds and says where it was.
 
     \b
     Examples:
       runledger job list --status dead_lettered --type mail.receipt
+      runledger job list --tag nightly --created-after 2027-01-02T00:00:00Z
       runledger job list --json --limit 1000
     """
-    chosen = JobStatus(status) if status else None
     with session.reading() as ledger, ledger.database.autocommit() as connection:
-        jobs = list_jobs(connection, scope=scope, job_type=job_type, status=chosen, before=before, limit=limit)
-    next_before = jobs[-1].job_id if len(jobs) == limit else None
-    print_list(session, jobs, JOB_COLUMNS, document={"jobs": jobs, "next_before": next_before})
+        jobs = _searched(connection, choice, before, limit)
+    print_list(session, jobs, JOB_COLUMNS, document={"jobs": jobs, "next_before": jobs.next_before})
+    if jobs.next_before is not None and len(jobs) < limit:
+        session.say(f"not all jobs were looked at; go on with --before {jobs.next_before}")
+
+
+def _searched(connection: LedgerConnection, choice: Choice, before: UUID | None, limit: int) -> JobPage:
+    """Page after page until there are ``limit`` jobs, no more to look at, or the patience ends."""
+    found: list[Job] = []
+    deadline = time.monotonic() + SEARCH_SECONDS
+    options = {one.name: getattr(choice.wanted, one.name) for one in fields(choice.wanted)}
+    check_page(limit)
+    while True:
+        page = list_jobs(connection, scope=choice.scope, before=before, limit=limit - len(found), **options)
+        found += page
+        before = page.next_before
+        if before is None or len(found) == limit or time.monotonic() > deadline:
+            return JobPage(found, before)
 
 
 @job.command()

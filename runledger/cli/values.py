@@ -1,19 +1,23 @@
 """What people type as a value: durations, moments, tenants, JSON. A value that does not parse is a usage error."""
 
+import functools
 import getpass
 import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from runledger.core.errors import InvalidPayload, InvalidRequest
+from runledger.core.filters import JobFilter
 from runledger.core.gate import DECODE_LIMIT
 from runledger.core.jobs import JsonValue, Scope
+from runledger.core.states import JobStatus
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -66,6 +70,15 @@ class Tenant(click.ParamType[Scope]):
 
 DURATION, MOMENT, TENANT = Duration(), Moment(), Tenant()
 
+_JOB_FILTERS = (
+    click.option("--status", type=click.Choice([status.value for status in JobStatus], case_sensitive=False)),
+    click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type."),
+    click.option("--queue", metavar="NAME", help="Only jobs of the types in this queue."),
+    click.option("--tag", metavar="TAG", help="Only jobs with this tag."),
+    click.option("--error-code", metavar="CODE", help="Only jobs that ended with this error."),
+    click.option("--created-after", type=MOMENT, metavar="TIME", help="Only jobs enqueued at this time or later."),
+    click.option("--created-before", type=MOMENT, metavar="TIME", help="Only jobs enqueued before this time."),
+)
 organization_filter = click.option(
     "--organization",
     "scope",
@@ -75,6 +88,42 @@ organization_filter = click.option(
     show_default="all",
     help="Only what belongs to this organization, or to none.",
 )
+
+
+class Choice(NamedTuple):
+    """Which jobs the options of a command mean."""
+
+    wanted: JobFilter
+    scope: Scope
+
+    @property
+    def is_everything(self) -> bool:
+        return self.wanted.is_empty and self.scope == Scope.any()
+
+
+def job_filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that choose jobs; the function gets a ``choice``."""
+
+    @functools.wraps(function)
+    def with_choice(
+        *arguments: Any,
+        status: str | None,
+        job_type: str | None,
+        queue: str | None,
+        tag: str | None,
+        error_code: str | None,
+        created_after: datetime | None,
+        created_before: datetime | None,
+        scope: Scope,
+        **options: Any,
+    ) -> Any:
+        chosen = JobFilter(job_type, status, queue, tag, error_code, created_after, created_before)
+        return function(*arguments, choice=Choice(chosen, scope), **options)
+
+    filtered: Callable[..., Any] = organization_filter(with_choice)
+    for option in reversed(_JOB_FILTERS):
+        filtered = option(filtered)
+    return filtered
 
 
 def read_payload(argument: str) -> JsonValue:

@@ -4,6 +4,7 @@ All are frozen: a value says what was true when it was made. Times are aware and
 the claim's own path, where the text form saves microseconds for each job.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -138,6 +139,14 @@ class Job:
         return round(100 * self.progress_done / self.progress_total, 2)
 
 
+class JobPage(list[Job]):
+    """A page of a list of jobs. ``next_before`` is where the next page begins; None when this was the last one."""
+
+    def __init__(self, jobs: Iterable[Job] = (), next_before: UUID | None = None) -> None:
+        super().__init__(jobs)
+        self.next_before = next_before
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One ended attempt. ``cpu_ms`` and ``max_rss_kb`` are the worker process's, as far as they were known."""
@@ -172,6 +181,8 @@ class JobEvent:
     actor: str | None
     reason: str | None
     detail: JsonValue = field(default_factory=dict)
+    position: int = 0
+    """Its place among the events of the same moment."""
 
 
 @dataclass(frozen=True, slots=True)

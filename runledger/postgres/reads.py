@@ -5,18 +5,23 @@ NULL; the planner sees the values and folds them away.
 """
 
 import json
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Text, Uuid, and_, func, or_, select, tuple_
+from sqlalchemy import BigInteger, Integer, Text, Uuid, func, or_, select, tuple_
 
 from runledger.core import errors
-from runledger.core.jobs import Attempt, DeadLetter, Job, JobEvent, JobLog, Scope
+from runledger.core.filters import JobFilter
+from runledger.core.jobs import Attempt, DeadLetter, Job, JobEvent, JobLog, JobPage, Scope
+from runledger.core.limits import check_time
 from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, Outcome
 from runledger.postgres import tables
 from runledger.postgres.columns import Columns, decoded, decoded_json, decoded_moment, decoded_uuid, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import as_microseconds, as_text, constant, parameter
+from runledger.postgres.expressions import as_microseconds, as_text, parameter
+from runledger.postgres.job_walks import SOURCES, page_of, source_of, walk_parameters
+from runledger.postgres.scopes import in_scope as in_scope
+from runledger.postgres.scopes import scoped as scoped
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import (
     job_attempts,
@@ -32,21 +37,6 @@ LARGEST_PAGE = 1_000
 
 def _tags(text: str | None) -> tuple[str, ...]:
     return tuple(json.loads(text)) if text else ()
-
-
-def in_scope(organization_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether a row of this organization lies in the scope that ``scoped`` gives as parameters."""
-    kind = parameter("scope_kind", Text)
-    return or_(
-        kind == constant("any"),
-        and_(kind == constant("global"), organization_id.is_(None)),
-        and_(kind == constant("organization"), organization_id == parameter("scope_organization_id", Uuid)),
-    )
-
-
-def _matches(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
-    """The filter ``name``, or everything when it is NULL."""
-    return or_(parameter(name, Text).is_(None), as_text(column) == parameter(name, Text))
 
 
 _job = jobs.c
@@ -84,16 +74,23 @@ SELECT_JOB = Statement(
     "select_job",
     select(*selected(_JOB)).where(_job.id == parameter("job_id", Uuid)).where(in_scope(_job.organization_id)),
 )
-LIST_JOBS = Statement(
-    "list_jobs",
-    select(*selected(_JOB))
-    .where(in_scope(_job.organization_id))
-    .where(or_(parameter("job_type", Text).is_(None), _job.job_type == parameter("job_type", Text)))
-    .where(_matches(_job.status, "status"))
-    .where(or_(parameter("before", Uuid).is_(None), _job.id < parameter("before", Uuid)))
-    .order_by(_job.id.desc())
-    .limit(parameter("limit", Integer)),
-)
+_PAGES = [page_of(source, *selected(_JOB), from_=jobs, job_id=_job.id) for _, source in SOURCES]
+LIST_JOBS = Statement("list_jobs", _PAGES[0])
+LIST_JOBS_OF_TYPE = Statement("list_jobs_of_type", _PAGES[1])
+LIST_JOBS_OF_ORGANIZATION = Statement("list_jobs_of_organization", _PAGES[2])
+LIST_WAITING_JOBS = Statement("list_jobs_waiting", _PAGES[3])
+LIST_LEASED_JOBS = Statement("list_jobs_leased", _PAGES[4])
+LIST_DEAD_LETTERED_JOBS = Statement("list_jobs_dead_lettered", _PAGES[5])
+LIST_CANCELED_JOBS = Statement("list_jobs_canceled", _PAGES[6])
+_LIST_OF = {
+    "": LIST_JOBS,
+    "_of_type": LIST_JOBS_OF_TYPE,
+    "_of_organization": LIST_JOBS_OF_ORGANIZATION,
+    "_waiting": LIST_WAITING_JOBS,
+    "_leased": LIST_LEASED_JOBS,
+    "_dead_lettered": LIST_DEAD_LETTERED_JOBS,
+    "_canceled": LIST_CANCELED_JOBS,
+}
 
 _attempt = job_attempts.c
 _ATTEMPT: Columns = (
@@ -119,8 +116,9 @@ LIST_ATTEMPTS = Statement(
     select(*selected(_ATTEMPT))
     .select_from(job_attempts.join(job_queue, job_queue.c.id == _attempt.job_id))
     .where(_attempt.job_id == parameter("job_id", Uuid))
+    .where(_attempt.lease_token > parameter("after", BigInteger))
     .where(in_scope(job_queue.c.organization_id))
-    .order_by(_attempt.run_number, _attempt.lease_token)
+    .order_by(_attempt.lease_token)
     .limit(parameter("limit", Integer)),
 )
 
@@ -134,12 +132,20 @@ _EVENT: Columns = (
     (_event.actor, same),
     (_event.reason, same),
     (as_text(_event.detail), decoded_json),
+    (_event.position, same),
 )
 LIST_EVENTS = Statement(
     "list_job_events",
     select(*selected(_EVENT))
     .select_from(job_timeline.join(job_queue, job_queue.c.id == _event.job_id))
     .where(_event.job_id == parameter("job_id", Uuid))
+    .where(
+        or_(
+            parameter("after", tables.Timestamp).is_(None),
+            tuple_(_event.occurred_at, _event.position)
+            > tuple_(parameter("after", tables.Timestamp), parameter("after_position", BigInteger)),
+        )
+    )
     .where(in_scope(job_queue.c.organization_id))
     .order_by(_event.occurred_at, _event.position)
     .limit(parameter("limit", Integer)),
@@ -185,6 +191,9 @@ LIST_DEAD_LETTERS = Statement(
     select(*selected(_DEAD_LETTER))
     .where(in_scope(_dead.organization_id))
     .where(or_(parameter("job_type", Text).is_(None), _dead.job_type == parameter("job_type", Text)))
+    .where(or_(parameter("error_code", Text).is_(None), _dead.error_code == parameter("error_code", Text)))
+    .where(or_(parameter("since", tables.Timestamp).is_(None), _dead.failed_at >= parameter("since", tables.Timestamp)))
+    .where(or_(parameter("until", tables.Timestamp).is_(None), _dead.failed_at < parameter("until", tables.Timestamp)))
     .where(
         or_(
             parameter("before", tables.Timestamp).is_(None),
@@ -214,33 +223,51 @@ def list_jobs(
     *,
     scope: Scope,
     job_type: str | None = None,
-    status: JobStatus | None = None,
+    status: JobStatus | str | None = None,
+    queue: str | None = None,
+    tag: str | None = None,
+    error_code: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
     before: UUID | None = None,
     limit: int = 100,
-) -> list[Job]:
-    """Jobs, the newest first; pass the last ``job_id`` of a page as ``before`` to get the next one."""
-    parameters = scoped(scope) | {
-        "job_type": job_type,
-        "status": None if status is None else JobStatus(status).value,
-        "before": None if before is None else job_identity(before),
-        "limit": check_page(limit),
-    }
-    return [Job(*decoded(_JOB, row)) for row in borrow(connection).fetch(LIST_JOBS, parameters)]
+) -> JobPage:
+    """Jobs for which everything given is true, as ``JobFilter`` says, the newest first. ``next_before`` of the page is
+    what to pass as ``before`` to get the next one, and None at the end.
+
+    A page looks at 10,000 rows at most: where a filter matches few, it may be short, or even empty, and not the last.
+    """
+    wanted = JobFilter(job_type, status, queue, tag, error_code, created_after, created_before)
+    after = None if before is None else UUID(job_identity(before))
+    parameters = walk_parameters(wanted, scope, before=after, limit=check_page(limit))
+    rows = borrow(connection).fetch(_LIST_OF[source_of(wanted, scope)], parameters)
+    found = [Job(*decoded(_JOB, row[1:])) for row in rows if row[1] is not None]
+    if len(found) == limit:
+        return JobPage(found, found[-1].job_id)
+    return JobPage(found, decoded_uuid(rows[0][0]))
 
 
 def list_job_attempts(
-    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, limit: int = LARGEST_PAGE
+    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, after: int = 0, limit: int = LARGEST_PAGE
 ) -> list[Attempt]:
-    """The ended attempts of a job in order; an open one is its lease, shown by ``get_job``."""
-    rows = borrow(connection).fetch(LIST_ATTEMPTS, _of_job(job_id, scope, limit))
+    """The ended attempts of a job in order; an open one is its lease, shown by ``get_job``. Pass the last
+    ``lease_token`` of a page as ``after`` to get the next one."""
+    rows = borrow(connection).fetch(LIST_ATTEMPTS, _of_job(job_id, scope, limit) | {"after": after})
     return [Attempt(*decoded(_ATTEMPT, row)) for row in rows]
 
 
 def list_job_events(
-    connection: AnyConnection, job_id: UUID | str, *, scope: Scope, limit: int = LARGEST_PAGE
+    connection: AnyConnection,
+    job_id: UUID | str,
+    *,
+    scope: Scope,
+    after: JobEvent | None = None,
+    limit: int = LARGEST_PAGE,
 ) -> list[JobEvent]:
-    """The timeline of a job: what its record and attempts say and what was stored beside them, in order."""
-    rows = borrow(connection).fetch(LIST_EVENTS, _of_job(job_id, scope, limit))
+    """The timeline of a job: what its record and attempts say and what was stored beside them, in order. Pass the last
+    event of a page as ``after`` to get the next one."""
+    cursor = {"after": after and after.occurred_at, "after_position": after and after.position}
+    rows = borrow(connection).fetch(LIST_EVENTS, _of_job(job_id, scope, limit) | cursor)
     return [JobEvent(*decoded(_EVENT, row)) for row in rows]
 
 
@@ -257,13 +284,19 @@ def list_dead_letters(
     *,
     scope: Scope,
     job_type: str | None = None,
+    error_code: str | None = None,
+    failed_after: datetime | None = None,
+    failed_before: datetime | None = None,
     before: DeadLetter | None = None,
     limit: int = 100,
 ) -> list[DeadLetter]:
     """Dead letters, the latest first, also of jobs that were requeued since; pass the last one of a page as ``before``
-    to get the next one."""
+    to get the next one. ``failed_after`` is inclusive, ``failed_before`` exclusive."""
     parameters = scoped(scope) | {
         "job_type": job_type,
+        "error_code": error_code,
+        "since": None if failed_after is None else check_time(failed_after, field="failed_after"),
+        "until": None if failed_before is None else check_time(failed_before, field="failed_before"),
         "before": before and before.failed_at,
         "before_job_id": before and str(before.job_id),
         "before_run_number": before and before.run_number,
@@ -271,14 +304,6 @@ def list_dead_letters(
     }
     rows = borrow(connection).fetch(LIST_DEAD_LETTERS, parameters)
     return [DeadLetter(*decoded(_DEAD_LETTER, row)) for row in rows]
-
-
-def scoped(scope: Scope) -> Parameters:
-    """The parameters of ``in_scope``."""
-    return {
-        "scope_kind": scope.kind.value,
-        "scope_organization_id": None if scope.organization_id is None else str(scope.organization_id),
-    }
 
 
 def _of_job(job_id: UUID | str, scope: Scope, limit: int) -> Parameters:
@@ -293,7 +318,7 @@ def check_page(limit: int) -> int:
 
 
 def job_identity(job_id: UUID | str) -> str:
-    """The id as text. Raises JobNotFound when it is none, as for any other id that does not exist."""
+    """The id as text. Raises JobNotFound for what is no UUID."""
     try:
         return str(UUID(str(job_id)))
     except ValueError:

@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from runledger.core.errors import InvalidPagination, JobNotFound
+from runledger.core.errors import InvalidPagination, InvalidRequest, JobNotFound
 from runledger.core.jobs import Scope
 from runledger.core.states import JobStatus, LogLevel, Outcome
 from runledger.postgres.definitions import set_definition_enabled, set_definition_paused
+from runledger.postgres.job_logs import insert_job_log
 from runledger.postgres.leases import write_logs
 from runledger.postgres.reads import (
     get_job,
@@ -213,3 +214,25 @@ def test_json_values_of_every_kind_come_back(connection):
         job = a_job(connection, payload=value)
         assert get_job(connection, job.job_id, scope=ANY).payload == value
         assert json.dumps(value)
+
+
+def test_a_log_line_from_outside_stands_under_the_present_attempt(connection):
+    job = a_leased_job(connection)
+
+    first = insert_job_log(connection, job.job_id, scope=ANY, level="warning", message="seen\0", fields={"by": "ada"})
+
+    [line] = list_job_logs(connection, job.job_id, scope=ANY)
+    assert (line.log_id, line.level, line.message, line.fields) == (first, LogLevel.WARNING, "seen", {"by": "ada"})
+    assert (line.run_number, line.attempt) == (1, 1)
+
+
+def test_a_log_line_for_nobody_or_out_of_limits_is_refused(connection):
+    job = a_job(connection)
+
+    with pytest.raises(JobNotFound):
+        insert_job_log(connection, job.job_id, scope=Scope.organization(UUID(int=1)), level="INFO", message="x")
+    with pytest.raises(InvalidRequest):
+        insert_job_log(connection, job.job_id, scope=ANY, level="LOUD", message="x")
+    with pytest.raises(InvalidRequest):
+        insert_job_log(connection, job.job_id, scope=ANY, level="INFO", message="x", fields={"y": "z" * 20_000})
+    assert list_job_logs(connection, job.job_id, scope=ANY) == []
