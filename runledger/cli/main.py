@@ -10,13 +10,16 @@ import importlib.util
 import os
 import sys
 from itertools import groupby
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from runledger.cli.exits import Complaint, ExitCode, complain, complain_of_unexpected
 from runledger.version import package_version
+
+if TYPE_CHECKING:
+    from runledger.cli.options import Embedding
 
 PROGRAM = "runledger"
 COMPLETION_VARIABLE = "_RUNLEDGER_COMPLETE"
@@ -125,10 +128,11 @@ def root() -> None:
     """
 
 
-def run(arguments: list[str]) -> int:
-    """The exit code of ``runledger ARGUMENTS``; whatever has to be said has been said."""
+def run(arguments: list[str], embedding: "Embedding | None" = None) -> int:
+    """The exit code of ``runledger ARGUMENTS``; whatever has to be said has been said. ``embedding`` is what a program
+    around it knows without being told."""
     try:
-        code = _invoke(arguments)
+        code = _invoke(arguments, embedding)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -136,10 +140,10 @@ def run(arguments: list[str]) -> int:
         return ExitCode.DONE
 
 
-def _invoke(arguments: list[str]) -> int:
+def _invoke(arguments: list[str], embedding: "Embedding | None") -> int:
     is_json = "--json" in arguments
     try:
-        with root.make_context(PROGRAM, arguments) as context:
+        with root.make_context(PROGRAM, arguments, obj=embedding) as context:
             root.invoke(context)
         return ExitCode.DONE
     except click.exceptions.Exit as end:

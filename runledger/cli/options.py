@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from runledger.cli.exits import (
     ConfirmationMissing,
@@ -31,6 +32,16 @@ URL_HINT = (
     "or run `runledger db start` and use the URL it prints"
 )
 APP_EXAMPLE = "-A/--app MODULE:ATTR, for example --app myapp.jobs:catalog, or RUNLEDGER_APP"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What a program that contains this command line knows without being told. The command line and our own variables
+    win over it; DATABASE_URL does not, because the program has read that for itself."""
+
+    app: str
+    database_url: str
+    schema: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +188,8 @@ class LedgerCommand(click.Command):
                     formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
-        session = Session(**{option.name: ctx.params.pop(option.name) for option in SHARED_OPTIONS if option.name})
+        given = {option.name: ctx.params.pop(option.name) for option in SHARED_OPTIONS if option.name}
+        session = Session(**given | _embedded(ctx))
         ctx.obj = session
         ctx.color = chosen_color(session.color)
         with _errors_told(session):
@@ -191,6 +203,20 @@ class LedgerGroup(click.Group):
 
     command_class = LedgerCommand
     group_class = type
+
+
+def _embedded(ctx: click.Context) -> dict[str, str]:
+    """What the program around this command line says of the options that nobody gave."""
+    embedding = ctx.find_object(Embedding)
+    if embedding is None:
+        return {}
+    known = {"app": embedding.app, "database_url": embedding.database_url, "schema": embedding.schema}
+    return {
+        name: value
+        for name, value in known.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+        and not os.environ.get(f"RUNLEDGER_{name.upper()}")
+    }
 
 
 def chosen_color(choice: str) -> bool | None:

@@ -1,6 +1,7 @@
 """Apply the migrations: one migrator at a time, all or nothing, never waiting long for a table that is in use."""
 
 import time
+from collections.abc import Callable
 from importlib import metadata
 
 import psycopg
@@ -8,7 +9,7 @@ from psycopg import sql
 
 from runledger.core.errors import LockNotAvailable
 from runledger.database.database import Database
-from runledger.postgres.connection import PsycopgConnection
+from runledger.postgres.connection import LedgerConnection, PsycopgConnection
 from runledger.postgres.migrations import (
     LOCK_MIGRATIONS,
     Migration,
@@ -23,6 +24,9 @@ from runledger.postgres.violations import error_for
 LOCK_TIMEOUT_MS = 2_000
 LOCK_TRIES = 10
 RETRY_PAUSE_SECONDS = 0.5
+
+TRANSACTION_SETTINGS = ("lock_timeout", "statement_timeout", "client_min_messages", "search_path")
+"""What a migration changes until the end of its transaction."""
 
 _HISTORY = """
 CREATE TABLE IF NOT EXISTS runledger_migration_history (
@@ -79,18 +83,42 @@ def _set_lock_timeout(ledger: PsycopgConnection, milliseconds: int) -> None:
 
 
 def _apply_pending(ledger: PsycopgConnection) -> tuple[Migration, ...]:
-    schema = sql.Identifier(ledger.schema)
-    run = ledger.driver.execute
-    run("SET LOCAL statement_timeout = 0")
-    run("SET LOCAL client_min_messages = warning")
-    run(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-    run(sql.SQL("SET LOCAL search_path = {}").format(schema))
-    run(_HISTORY)
+    def run(script: str) -> None:
+        ledger.driver.execute(script.encode(), prepare=False)
+
+    _open_schema(ledger.schema, run)
     pending = pending_migrations(bundled_migrations(), applied_migrations(ledger))
     for migration in pending:
-        run(migration.sql.encode(), prepare=False)
+        run(migration.sql)
         record_migration(ledger, migration, package_version())
     return pending
+
+
+def apply_migration(ledger: LedgerConnection, migration: Migration, run: Callable[[str], object]) -> bool:
+    """``migration`` is applied once the caller's transaction commits; False when the database had it already.
+
+    For frameworks that migrate in transactions of their own: ``run`` executes a script on the same connection. Changes
+    ``TRANSACTION_SETTINGS`` until the transaction ends. Another migrator is waited for, a table in use two seconds.
+    Raises as ``migrate`` does.
+    """
+    run("SET LOCAL lock_timeout = 0")
+    ledger.fetch(LOCK_MIGRATIONS, {"schema": ledger.schema})
+    if migration not in pending_migrations(bundled_migrations(), applied_migrations(ledger)):
+        return False
+    run(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    _open_schema(ledger.schema, run)
+    run(migration.sql)
+    record_migration(ledger, migration, package_version())
+    return True
+
+
+def _open_schema(schema: str, run: Callable[[str], object]) -> None:
+    """Schema and history exist, and what follows in the transaction works in that schema."""
+    run("SET LOCAL statement_timeout = 0")
+    run("SET LOCAL client_min_messages = warning")
+    run(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    run(f"SET LOCAL search_path = {schema}")
+    run(_HISTORY)
 
 
 def plan_migrations(database: Database | str, *, schema: str | None = None) -> tuple[Migration, ...]:

@@ -14,6 +14,7 @@ from runledger.core.jobs import ClaimedJob
 from runledger.core.operations import JobRuntimeConfig
 from runledger.core.results import Succeeded
 from runledger.core.states import LogLevel
+from runledger.postgres.connection import borrow
 from runledger.postgres.leases import save_progress, write_logs
 from runledger.postgres.runtime_configs import find_job_runtime_config
 from runledger.postgres.settle import settle_jobs
@@ -84,7 +85,7 @@ class Reporter:
         with self._interrupts.shielded():
             self._write()
             end = Succeeded(job.job_id, job.lease_token, output_text, workflow_run_id=job.workflow_run_id)
-            if not settle_jobs(connection, [end]):
+            if not settle_jobs(borrow(connection, self._link.schema), [end]):
                 raise LeaseLost("the lease is not held any more; nothing was written")
             self.is_finished = True
 

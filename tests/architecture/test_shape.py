@@ -4,11 +4,17 @@ import ast
 import importlib
 import inspect
 
+import django
 import pytest
 from architecture.sources import functions, modules, path_of
+from django.conf import settings
 
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_LINES_OF_A_FILE = 400
+
+if not settings.configured:  # the names of the Django package are loaded on use, and that needs settings
+    settings.configure(USE_TZ=True)
+    django.setup()
 
 PACKAGES = sorted(module for module in modules() if path_of(module).name == "__init__.py")
 
