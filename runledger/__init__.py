@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from runledger.core import operation_errors, workflow_errors
 from runledger.core.blocking import BlockingCallWarning
+from runledger.core.checkups import CheckResult, CheckStatus, DoctorReport
 from runledger.core.context import JobContext
 from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, StoredDefinition
 from runledger.core.errors import (
@@ -129,6 +130,7 @@ from runledger.core.workflows import (
 
 if TYPE_CHECKING:
     from runledger.catalog import JobCatalog
+    from runledger.database.doctor import run_doctor
     from runledger.database.ledger import Ledger
     from runledger.database.migrate import ensure_schema_compatible, migrate
     from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
@@ -179,6 +181,7 @@ if TYPE_CHECKING:
 else:
     _NAMES_BY_MODULE: Final = {
         "runledger.catalog": "JobCatalog",
+        "runledger.database.doctor": "run_doctor",
         "runledger.database.ledger": "Ledger",
         "runledger.database.migrate": "ensure_schema_compatible migrate",
         "runledger.postgres.definition_reads": "get_job_definition list_job_definitions",
@@ -357,6 +360,10 @@ __all__ = [
     "JobExplanation",
     "Gate",
     "GateState",
+    "run_doctor",
+    "DoctorReport",
+    "CheckResult",
+    "CheckStatus",
     "WorkerState",
     # a warning
     "BlockingCallWarning",

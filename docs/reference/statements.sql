@@ -902,6 +902,8 @@ WHERE runledger.job_definitions.job_type = any(CAST(%(job_types)s AS TEXT[])) AN
 FROM runledger.workflow_steps
 WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND runledger.workflow_steps.step_key = CAST(%(step_key)s AS TEXT) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.workflow_steps.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.workflow_steps.organization_id = CAST(%(scope_organization_id)s AS UUID));
 
+/* runledger:select_index_names */ SELECT indexname FROM pg_catalog.pg_indexes WHERE schemaname = CAST(%(schema)s AS text);
+
 /* runledger:select_inputs_of_claimed */ SELECT CAST(runledger.job_queue.id AS TEXT) AS id, runledger.workflow_steps.step_key, (SELECT CASE WHEN (sum(pg_column_size(coalesce(source.output, source_job.output, CAST('null' AS JSONB)))) <= 16777216) THEN CAST(jsonb_object_agg(source.step_key, coalesce(source.output, source_job.output, CAST('null' AS JSONB))) AS TEXT) WHEN (count(*) > 0) THEN CAST(to_jsonb(CAST('the inputs of the step are too large' AS TEXT)) AS TEXT) END AS anon_2
 FROM runledger.workflow_step_dependencies JOIN runledger.workflow_steps AS source ON source.id = runledger.workflow_step_dependencies.prerequisite_step_id LEFT OUTER JOIN runledger.job_queue AS source_job ON source_job.id = source.job_id
 WHERE runledger.workflow_step_dependencies.dependent_step_id = runledger.workflow_steps.id) AS anon_1

@@ -130,7 +130,7 @@ def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext
     try:
         driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
         with guard(driver):
-            if _is_direct(driver):
+            if is_direct(driver):
                 driver.execute(_SESSION)
                 driver.prepare_threshold = 0
     except psycopg.Error as error:
@@ -145,10 +145,10 @@ def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext
 
 def _prepare_on_request(driver: psycopg.Connection[Any]) -> None:
     """Statements that ask for it are prepared, which doubles the speed of a single enqueue; others never are."""
-    driver.prepare_threshold = ONLY_ON_REQUEST if _is_direct(driver) else None
+    driver.prepare_threshold = ONLY_ON_REQUEST if is_direct(driver) else None
 
 
-def _is_direct(driver: psycopg.Connection[Any]) -> bool:
+def is_direct(driver: psycopg.Connection[Any]) -> bool:
     """Whether no transaction pooler is in between, where a prepared statement would be lost or met by others. A pooler
     cannot name the process of a server connection that it has not chosen yet: the id it made up gives it away."""
     row = driver.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
