@@ -219,22 +219,22 @@ WHERE runledger.workflow_step_dependencies.dependent_step_id = runledger.workflo
  UPDATE runledger.workflow_runs SET status='CANCELED'::runledger.workflow_run_status, unfinished_count=0, enqueued_count=0, waiting_count=0, failed_count=(runledger.workflow_runs.failed_count + runledger.workflow_runs.unfinished_count), finished_at=clock_timestamp(), status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), updated_at=clock_timestamp(), holds_active_key=false WHERE runledger.workflow_runs.id = CAST(%(run_id)s AS UUID);
 
 /* runledger:claim_jobs */ WITH runnable AS
-(SELECT runledger.job_definitions.job_type AS job_type
-FROM unnest(CAST(%(job_types)s AS TEXT[])) WITH ORDINALITY AS wanted_types(job_type, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
+(SELECT runledger.job_definitions.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline
+FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
 WHERE NOT runledger.job_definitions.is_paused AND (CAST(%(queues)s AS TEXT[]) IS NULL OR runledger.job_definitions.queue = any(CAST(%(queues)s AS TEXT[])))),
 shares AS
-(SELECT seen.job_type AS job_type, count(*) AS share
-FROM (SELECT runnable.job_type AS job_type
+(SELECT seen.job_type AS job_type, seen.waterline AS waterline, count(*) AS share
+FROM (SELECT runnable.job_type AS job_type, runnable.waterline AS waterline
 FROM runnable JOIN LATERAL (SELECT runledger.job_ready.priority AS priority, runledger.job_ready.next_run_at AS next_run_at, runledger.job_ready.job_id AS job_id
 FROM runledger.job_ready
-WHERE runledger.job_ready.job_type = runnable.job_type ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
+WHERE runledger.job_ready.job_type = runnable.job_type AND runledger.job_ready.next_run_at >= runnable.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
  LIMIT (SELECT CAST(%(limit)s AS INTEGER) AS anon_5)) AS head ON true ORDER BY head.priority DESC, head.next_run_at, head.job_id
- LIMIT CAST(%(limit)s AS INTEGER)) AS seen GROUP BY seen.job_type),
+ LIMIT CAST(%(limit)s AS INTEGER)) AS seen GROUP BY seen.job_type, seen.waterline),
 locked AS MATERIALIZED
 (SELECT lockable.address AS address
 FROM shares JOIN LATERAL (SELECT job_ready.ctid AS address
 FROM runledger.job_ready
-WHERE runledger.job_ready.job_type = shares.job_type ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
+WHERE runledger.job_ready.job_type = shares.job_type AND runledger.job_ready.next_run_at >= shares.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
  LIMIT shares.share FOR UPDATE SKIP LOCKED) AS lockable ON true),
 claimed AS
 (DELETE FROM runledger.job_ready WHERE job_ready.ctid = any(array((SELECT locked.address
@@ -367,6 +367,23 @@ FROM (SELECT runledger.workflow_steps.id AS id, CASE WHEN (runledger.workflow_st
 FROM concerned JOIN runledger.workflow_steps ON runledger.workflow_steps.id = concerned.id
 WHERE NOT concerned.points_on AND runledger.workflow_steps.status != 'SUCCEEDED'::runledger.workflow_step_status ORDER BY CASE WHEN (runledger.workflow_steps.status = 'FAILED'::runledger.workflow_step_status) THEN 0 WHEN (runledger.workflow_steps.status = 'CANCELED'::runledger.workflow_step_status) THEN 1 WHEN (runledger.workflow_steps.status = 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status) THEN 2 ELSE 3 END, runledger.workflow_steps.id
  LIMIT 20) AS first JOIN runledger.workflow_steps ON runledger.workflow_steps.id = first.id LEFT OUTER JOIN runledger.job_queue ON runledger.job_queue.id = runledger.workflow_steps.job_id LEFT OUTER JOIN runledger.job_leases ON runledger.job_leases.job_id = runledger.workflow_steps.job_id ORDER BY part, rank, id;
+
+/* runledger:find_waterlines */ WITH RECURSIVE asked AS
+(SELECT wanted_types.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline
+FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal)),
+heads(job_type, waterline, priority, next_run_at, depth) AS
+(SELECT asked.job_type AS job_type, asked.waterline AS waterline, first.priority AS priority, first.next_run_at AS next_run_at, 1 AS depth
+FROM asked JOIN LATERAL (SELECT runledger.job_ready.priority AS priority, runledger.job_ready.next_run_at AS next_run_at
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_type = asked.job_type AND runledger.job_ready.next_run_at >= asked.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
+ LIMIT 1) AS first ON true UNION ALL SELECT heads.job_type AS job_type, heads.waterline AS waterline, next.priority AS priority, next.next_run_at AS next_run_at, heads.depth + 1 AS anon_2
+FROM heads JOIN LATERAL (SELECT runledger.job_ready.priority AS priority, runledger.job_ready.next_run_at AS next_run_at
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_type = heads.job_type AND runledger.job_ready.priority < heads.priority AND runledger.job_ready.next_run_at >= heads.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
+ LIMIT 1) AS next ON true
+WHERE heads.depth < CAST(%(most_priorities)s AS INTEGER))
+ SELECT asked.job_type, CASE WHEN (coalesce(max(heads.depth), 1) < CAST(%(most_priorities)s AS INTEGER)) THEN CAST(least(coalesce(min(heads.next_run_at), now()), now()) - CAST(%(slack_seconds)s AS DOUBLE PRECISION) * interval '1 second' AS TEXT) END AS anon_1
+FROM asked LEFT OUTER JOIN heads ON heads.job_type = asked.job_type GROUP BY asked.job_type;
 
 /* runledger:fire_slots */ WITH identified AS MATERIALIZED
 (SELECT runledger.uuidv7() AS id, fired.ordinal AS ordinal, runledger.job_schedules.id AS schedule_id, fired.slot AS scheduled_for, runledger.job_schedules.job_type AS job_type, runledger.job_schedules.organization_id AS organization_id, CASE WHEN (jsonb_typeof(runledger.job_schedules.payload_template) = 'object') THEN runledger.job_schedules.payload_template || jsonb_build_object('_schedule', CAST(fired.origin AS JSONB)) ELSE jsonb_build_object('payload', runledger.job_schedules.payload_template) || jsonb_build_object('_schedule', CAST(fired.origin AS JSONB)) END AS payload, runledger.job_definitions.default_priority AS priority, runledger.job_definitions.max_attempts AS max_attempts, runledger.job_definitions.default_timeout_seconds AS timeout_seconds, jsonb_build_object('schedule', runledger.job_schedules.name) AS headers

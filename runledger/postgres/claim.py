@@ -2,12 +2,14 @@
 
 Each type is probed by itself (LATERAL), so a worker never walks the jobs of other types, and a paused type costs
 nothing. A first, lockless look decides how many to take of each type, so that a claim locks what it takes and no more.
+It may start at the types' waterlines instead of at the head of the line (see ``waterlines``).
 """
 
 from collections.abc import Sequence
 
 from sqlalchemy import (
     ARRAY,
+    DateTime,
     Double,
     Integer,
     Text,
@@ -22,17 +24,19 @@ from sqlalchemy import (
 
 from runledger.core.errors import InvalidLeaseDuration
 from runledger.core.jobs import ClaimedJob
+from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import CLOCK, FALSE, ONE, TRUE, as_text, parameter, row_address, rows_of, seconds
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_definitions, job_leases, job_queue, job_ready, lease_token
+from runledger.postgres.waterlines import CLAIM_ORDER, FOREVER_AGO, NO_WATERLINES, Waterlines
 
 LARGEST_CLAIM = 1_000
 
-_wanted_types = rows_of("wanted_types", job_type=Text)
+_wanted_types = rows_of("wanted_types", job_type=Text, waterline=DateTime(timezone=True))
 _queues = parameter("queues", ARRAY(Text))
 _runnable = (
-    select(job_definitions.c.job_type)
+    select(job_definitions.c.job_type, func.coalesce(_wanted_types.c.waterline, FOREVER_AGO).label("waterline"))
     .select_from(_wanted_types.join(job_definitions, job_definitions.c.job_type == _wanted_types.c.job_type))
     .where(~job_definitions.c.is_paused)
     .where(or_(_queues.is_(None), job_definitions.c.queue == func.any(_queues)))
@@ -41,27 +45,32 @@ _runnable = (
 _LIMIT_UNKNOWN_TO_THE_PLANNER = select(parameter("limit", Integer)).scalar_subquery()
 """A known limit beside stale statistics ("this type has no more than that") leads to a bitmap scan and a sort of the
 whole backlog, 9 ms instead of 2 behind 20,000 jobs; an unknown one always leads along the index."""
-_CLAIM_ORDER = (job_ready.c.priority.desc(), job_ready.c.next_run_at, job_ready.c.job_id)
 _head = (
     select(job_ready.c.priority, job_ready.c.next_run_at, job_ready.c.job_id)
     .where(job_ready.c.job_type == _runnable.c.job_type)
-    .order_by(*_CLAIM_ORDER)
+    .where(job_ready.c.next_run_at >= _runnable.c.waterline)
+    .order_by(*CLAIM_ORDER)
     .limit(_LIMIT_UNKNOWN_TO_THE_PLANNER)
     .lateral("head")
 )
 _seen = (
-    select(_runnable.c.job_type)
+    select(_runnable.c.job_type, _runnable.c.waterline)
     .select_from(_runnable.join(_head, TRUE))
     .order_by(_head.c.priority.desc(), _head.c.next_run_at, _head.c.job_id)
     .limit(parameter("limit", Integer))
     .subquery("seen")
 )
-_shares = select(_seen.c.job_type, func.count().label("share")).group_by(_seen.c.job_type).cte("shares")
+_shares = (
+    select(_seen.c.job_type, _seen.c.waterline, func.count().label("share"))
+    .group_by(_seen.c.job_type, _seen.c.waterline)
+    .cte("shares")
+)
 _lockable = (
     select(row_address("job_ready").label("address"))
     .select_from(job_ready)
     .where(job_ready.c.job_type == _shares.c.job_type)
-    .order_by(*_CLAIM_ORDER)
+    .where(job_ready.c.next_run_at >= _shares.c.waterline)
+    .order_by(*CLAIM_ORDER)
     .limit(_shares.c.share)
     .with_for_update(skip_locked=True)
     .lateral("lockable")
@@ -133,14 +142,22 @@ CLAIM_JOBS = Statement(
 
 
 def claim_parameters(
-    *, worker_id: str, job_types: Sequence[str], limit: int, lease_ttl_seconds: float, queues: Sequence[str] | None
+    *,
+    worker_id: str,
+    job_types: Sequence[str],
+    limit: int,
+    lease_ttl_seconds: float,
+    queues: Sequence[str] | None,
+    waterlines: Waterlines = NO_WATERLINES,
 ) -> Parameters:
     """The parameters of ``CLAIM_JOBS``. Raises InvalidLeaseDuration unless the lease lasts longer than zero."""
     if not lease_ttl_seconds > 0:
         raise InvalidLeaseDuration("a lease must last longer than zero seconds")
+    wanted = list(dict.fromkeys(job_types))
     return {
         "worker_id": worker_id,
-        "job_types": list(dict.fromkeys(job_types)),
+        "job_types": wanted,
+        "waterlines": text_array([waterlines.get(job_type) for job_type in wanted]),
         "limit": max(0, min(limit, LARGEST_CLAIM)),
         "lease_ttl_seconds": lease_ttl_seconds,
         "queues": None if queues is None else list(queues),

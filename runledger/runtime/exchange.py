@@ -25,6 +25,7 @@ from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox, Waiting
 from runledger.runtime.settled import Announcer
+from runledger.runtime.shallows import Shallows
 
 LOCKED_AGAIN_SECONDS = 5.0
 """Pause before an outcome whose lease somebody has locked is tried again; a try waits for the lock at most a second."""
@@ -58,6 +59,7 @@ class Exchange:
         self._lease_ttl_seconds = lease_ttl_seconds
         self._locked: list[Waiting] = []
         self._locked_again_at = 0.0
+        self._shallows = Shallows(link, job_types)
 
     def settle(self) -> None:
         """Every waiting outcome is written, or was refused because its lease is lost."""
@@ -70,7 +72,9 @@ class Exchange:
         calls: list[Call] = []
         if limit > 0 and self._job_types:
             calls.append((CLAIM_JOBS, self._claim(limit)))
+        began_at = time.monotonic()
         jobs = [ClaimedJob(*row) for row in self._run(calls, len(calls))]
+        self._shallows.learn(time.monotonic() - began_at)
         if any(job.workflow_run_id is not None for job in jobs):
             with self._link.autocommit() as ledger:
                 add_inputs(ledger, jobs)
@@ -83,6 +87,7 @@ class Exchange:
             limit=limit,
             lease_ttl_seconds=self._lease_ttl_seconds,
             queues=self._queues,
+            waterlines=self._shallows.waterlines(),
         )
 
     def _run(self, claim: list[Call], claims: int) -> list[Row]:

@@ -38,6 +38,10 @@ LISTEN_SECONDS = 30.0
 LISTEN_AGAIN_SECONDS = 300.0
 """Pause after an echo that did not come: a pooler stands in between, and polling does the work."""
 
+IDLE_SECONDS = 3.0
+"""A host counts as idle for so long after a worker was seen idle: one that happens to look, or to run a short job, at
+this very moment is no reason to stop listening for a second."""
+
 BUSY_JOBS_PER_SECOND = 200.0
 """Above this rate a host looks for itself often enough; notifications would only cost."""
 
@@ -66,7 +70,7 @@ class Keeper:
         self._unread = b""
         self._dead: list[Obituary] = []
         self._renew_at = self._promote_at = self._check_at = self._listen_at = 0.0
-        self._announced_at = 0.0
+        self._announced_at = self._idle_until = 0.0
         self._is_listening = False
         self._jobs_done = (time.monotonic(), 0)
         self._given_back: set[int] = set()
@@ -87,6 +91,7 @@ class Keeper:
             self._withdraw()
             self._registry.withdraw()
             return None
+        self._pass_on_notifications()  # before what may wait for the database
         if now >= self._promote_at:
             self._promote(now)
         if now >= self._check_at:
@@ -95,8 +100,7 @@ class Keeper:
         if now >= self._listen_at:
             self._listen_at = now + 1.0
             self._listen_or_not(now)
-        if self._is_listening and self._take_notifications():
-            self._wake_idle()
+        self._pass_on_notifications()  # those that came with the answers to the statements above
         self._registry.tell_when_due([self.worker_id(slot) for slot in self._slots])
         return max(0.0, min(self._renew_at, self._promote_at, self._check_at, self._listen_at) - time.monotonic())
 
@@ -253,8 +257,9 @@ class Keeper:
         since, before = self._jobs_done
         rate = max(0, done - before) / max(now - since, 0.001)
         self._jobs_done = (now, done)
-        has_idle = any(slot.state is SlotState.IDLE for slot in self._slots)
-        if has_idle and rate < BUSY_JOBS_PER_SECOND and not self.is_stopping:
+        if any(slot.state is SlotState.IDLE for slot in self._slots):
+            self._idle_until = now + IDLE_SECONDS
+        if now < self._idle_until and rate < BUSY_JOBS_PER_SECOND and not self.is_stopping:
             self._announce(now)
         elif self._is_listening:
             self._withdraw()
@@ -283,8 +288,9 @@ class Keeper:
         except RunledgerError as error:
             log(logging.INFO, "listener.not_withdrawn", code=error.code)  # its row ends by itself
 
-    def _take_notifications(self) -> bool:
-        return any(payload == self._link.schema for payload in self._link.take_notifications())
+    def _pass_on_notifications(self) -> None:
+        if self._is_listening and self._link.schema in self._link.take_notifications():
+            self._wake_idle()
 
     def _wake_idle(self) -> None:
         for slot in self._slots:

@@ -9,7 +9,8 @@ from postgres.observing import count, place_of, scalar, snapshot, until_blocked
 from runledger.core.errors import InvalidLeaseDuration
 from runledger.core.jobs import Scope
 from runledger.core.states import JobStage, JobStatus
-from runledger.postgres.claim import claim_jobs
+from runledger.postgres.claim import CLAIM_JOBS, claim_jobs, claim_parameters
+from runledger.postgres.connection import borrow
 from runledger.postgres.definitions import set_definition_enabled, set_definition_paused
 from runledger.postgres.leases import save_progress
 from runledger.postgres.operations import cancel_job
@@ -275,3 +276,22 @@ def test_a_claim_names_the_organization(connection):
     a_job(connection, organization_id=organization)
 
     assert claim_one(connection).organization_id == organization
+
+
+def test_a_claim_from_a_waterline_leaves_what_is_due_before_it(connection):
+    now = scalar(connection, "SELECT now()")
+    below = a_job(connection, priority=9, next_run_at=now - timedelta(seconds=60))
+    above = a_job(connection, next_run_at=now - timedelta(seconds=10))
+    wanted = claim_parameters(
+        worker_id="w",
+        job_types=["test.job"],
+        limit=10,
+        lease_ttl_seconds=60,
+        queues=None,
+        waterlines={"test.job": str(now - timedelta(seconds=30))},
+    )
+
+    rows = borrow(connection).fetch(CLAIM_JOBS, wanted)
+
+    assert [row[0] for row in rows] == [str(above.job_id)]
+    assert ids(claim(connection)) == [str(below.job_id)]

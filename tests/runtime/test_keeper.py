@@ -18,6 +18,7 @@ from runledger import DatabaseUnavailable, JobStatus, Outcome, Scope
 from runledger.core.jobs import ClaimedJob
 from runledger.postgres.operations import cancel_job
 from runledger.postgres.settle import settle_jobs
+from runledger.runtime import keeper
 from runledger.runtime.obituary import Obituary
 from runledger.runtime.slots import SlotState
 from runledger.testing.factories import a_definition, a_job, a_leased_job, age_lease, succeeded
@@ -368,6 +369,22 @@ def test_a_host_without_idle_workers_announces_nothing(connection: Connection, m
 
     bench.keeper.tick()
 
+    assert connection.execute("SELECT host_id FROM runledger.job_listeners").fetchall() == []
+
+
+def test_a_moment_without_idle_workers_is_no_reason_to_withdraw(
+    connection: Connection, make_keeper: MakeKeeper
+) -> None:
+    bench = make_keeper()
+    [slot] = bench.slots
+    bench.live_in(slot)
+    bench.keeper.tick()
+    slot.turn(SlotState.BUSY, time.monotonic_ns())
+
+    bench.keeper._listen_or_not(time.monotonic())
+    assert connection.execute("SELECT host_id FROM runledger.job_listeners").fetchall() == [("test",)]
+
+    bench.keeper._listen_or_not(time.monotonic() + keeper.IDLE_SECONDS)
     assert connection.execute("SELECT host_id FROM runledger.job_listeners").fetchall() == []
 
 

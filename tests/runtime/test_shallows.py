@@ -1,0 +1,101 @@
+"""When claims start at waterlines, and when they look at the whole line again."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runledger.runtime import shallows
+from runledger.runtime.shallows import Shallows
+
+LINE = {"a": "2026-01-01 00:00:00+00"}
+HIGHER = {"a": "2026-01-02 00:00:00+00"}
+
+
+class Database:
+    """Answers in as many seconds as it is told, on a clock of its own, and notes where it was asked to start."""
+
+    def __init__(self) -> None:
+        self.now, self.seconds = 1_000.0, 0.0
+        self.starts: list[Any] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    @contextlib.contextmanager
+    def autocommit(self) -> Iterator[None]:
+        yield
+
+    def find(self, ledger: Any, job_types: Any, *, start: Any = None) -> dict[str, str]:
+        self.starts.append(start)
+        self.now += self.seconds
+        return LINE if start is None else HIGHER
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    made = Database()
+    monkeypatch.setattr(shallows, "time", made)
+    monkeypatch.setattr(shallows, "find_waterlines", made.find)
+    return made
+
+
+@pytest.fixture
+def one(database: Any) -> Shallows:
+    return Shallows(database, ["a"])
+
+
+def test_quick_exchanges_ask_nothing(one: Shallows, database: Database) -> None:
+    one.learn(0.009)
+    assert one.waterlines() == {}
+    assert database.starts == []
+
+
+def test_a_slow_exchange_whose_look_is_quick_changes_nothing_and_is_not_repeated_at_once(one, database) -> None:
+    one.learn(1.0)
+    assert one.waterlines() == {}
+    assert one.waterlines() == {}
+    assert database.starts == [None]
+
+
+def test_a_slow_look_makes_claims_start_at_waterlines_that_rise(one, database) -> None:
+    one.learn(1.0)
+    database.seconds = 0.030
+    assert one.waterlines() == LINE
+    database.now += 0.4
+    assert one.waterlines() == LINE
+    database.now += 0.2
+    assert one.waterlines() == HIGHER
+    assert database.starts == [None, LINE]
+
+
+def test_the_whole_line_is_looked_at_again_and_waterlines_are_given_up_when_that_is_quick(one, database) -> None:
+    one.learn(1.0)
+    database.seconds = 0.030
+    one.waterlines()
+    one.learn(0.001)
+    database.now += shallows.LOOK_EVERY_SECONDS
+    assert one.waterlines() == LINE
+    assert database.starts == [None, None]
+    database.seconds = 0.001
+    database.now += shallows.LOOK_EVERY_SECONDS
+    assert one.waterlines() == {}
+
+
+def test_looks_take_a_fiftieth_of_the_time_and_never_wait_for_longer_than_half_a_minute(one, database) -> None:
+    one.learn(1.0)
+    database.seconds = 0.2
+    one.waterlines()
+    for pause, looks in ((9.9, 1), (0.2, 2)):
+        database.now += pause
+        one._raise_at = float("inf")
+        one.waterlines()
+        assert len(database.starts) == looks
+    database.seconds = 5.0
+    database.now += 11
+    one.waterlines()
+    database.now += shallows.LONGEST_WAIT_SECONDS
+    one._raise_at = float("inf")
+    one.waterlines()
+    assert len(database.starts) == 4
