@@ -148,6 +148,7 @@ if TYPE_CHECKING:
         list_job_logs,
         list_jobs,
     )
+    from runledger.postgres.retention import Pruned, Retention, count_prunable, prune_jobs, prune_workflow_runs
     from runledger.postgres.runtime_configs import (
         get_job_runtime_config,
         list_job_runtime_configs,
@@ -194,6 +195,7 @@ else:
             "get_job list_dead_letters list_job_attempts list_job_events list_job_logs list_jobs"
         ),
         "runledger.postgres.operator_actions": "list_operator_actions",
+        "runledger.postgres.retention": "Pruned Retention count_prunable prune_jobs prune_workflow_runs",
         "runledger.postgres.runtime_configs": (
             "get_job_runtime_config list_job_runtime_configs upsert_job_runtime_config"
         ),
@@ -392,3 +394,5 @@ __all__ += ["SchemaMissing", "SchemaBehind", "SchemaAhead", "SchemaChanged", "Co
 __all__ += ["InvalidConfiguration", "AppNotImportable"]
 __all__ += operation_errors.__all__
 __all__ += workflow_errors.__all__
+# retention
+__all__ += ["Retention", "Pruned", "prune_jobs", "prune_workflow_runs", "count_prunable"]

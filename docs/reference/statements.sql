@@ -256,6 +256,42 @@ counted AS
  SELECT count(*) AS count_1
 FROM passed;
 
+/* runledger:count_prunable_jobs */ WITH walked AS MATERIALIZED
+(SELECT runledger.job_queue.id AS id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id > CAST(%(after)s AS UUID) AND runledger.job_queue.id < CAST(%(until)s AS UUID) ORDER BY runledger.job_queue.id
+ LIMIT CAST(%(walk)s AS INTEGER)),
+doomed AS
+(SELECT runledger.job_queue.id AS id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id IN (SELECT walked.id
+FROM walked) AND CAST(runledger.job_queue.final_status AS TEXT) = any(CAST(%(statuses)s AS TEXT[])) AND runledger.job_queue.finished_at <= clock_timestamp() - CAST(%(older_than_seconds)s AS DOUBLE PRECISION) * interval '1 second' AND runledger.job_queue.workflow_run_id IS NULL AND (runledger.job_queue.quiesces_at IS NULL OR runledger.job_queue.quiesces_at <= clock_timestamp()) AND (runledger.job_queue.idempotency_key IS NULL OR runledger.job_queue.idempotency_expires_at <= clock_timestamp() OR CAST(%(forget_keys)s AS BOOLEAN) AND runledger.job_queue.idempotency_expires_at IS NULL) AND (CAST(%(job_type)s AS TEXT) IS NULL OR runledger.job_queue.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_queue.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_queue.organization_id = CAST(%(scope_organization_id)s AS UUID)))
+ SELECT (SELECT CAST(walked.id AS TEXT) AS id
+FROM walked
+WHERE (SELECT count(*) AS count_1
+FROM walked) >= CAST(%(walk)s AS INTEGER) ORDER BY walked.id DESC
+ LIMIT 1) AS anon_1, (SELECT count(*) AS count_2
+FROM doomed) AS anon_2;
+
+/* runledger:count_prunable_workflow_runs */ WITH walked AS MATERIALIZED
+(SELECT runledger.workflow_runs.id AS id
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id > CAST(%(after)s AS UUID) AND runledger.workflow_runs.id < CAST(%(until)s AS UUID) ORDER BY runledger.workflow_runs.id
+ LIMIT CAST(%(walk)s AS INTEGER)),
+doomed AS
+(SELECT runledger.workflow_runs.id AS id
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id IN (SELECT walked.id
+FROM walked) AND CAST(runledger.workflow_runs.status AS TEXT) = any(CAST(%(statuses)s AS TEXT[])) AND runledger.workflow_runs.finished_at <= clock_timestamp() - CAST(%(older_than_seconds)s AS DOUBLE PRECISION) * interval '1 second' AND (runledger.workflow_runs.idempotency_key IS NULL OR CAST(%(forget_keys)s AS BOOLEAN)) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.workflow_runs.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.workflow_runs.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND NOT (EXISTS (SELECT runledger.workflow_steps.id
+FROM runledger.workflow_steps JOIN runledger.job_queue ON runledger.job_queue.id = runledger.workflow_steps.job_id
+WHERE runledger.workflow_steps.workflow_run_id = runledger.workflow_runs.id AND (runledger.job_queue.final_status IS NULL OR runledger.job_queue.quiesces_at > clock_timestamp()))))
+ SELECT (SELECT CAST(walked.id AS TEXT) AS id
+FROM walked
+WHERE (SELECT count(*) AS count_1
+FROM walked) >= CAST(%(walk)s AS INTEGER) ORDER BY walked.id DESC
+ LIMIT 1) AS anon_1, (SELECT count(*) AS count_2
+FROM doomed) AS anon_2;
+
 /* runledger:deactivate_absent_schedules */ UPDATE runledger.job_schedules SET is_active=false, updated_at=now() WHERE runledger.job_schedules.name = any(CAST(%(scope)s AS TEXT[])) AND runledger.job_schedules.name != all(CAST(%(names)s AS TEXT[])) AND runledger.job_schedules.is_active RETURNING runledger.job_schedules.name;
 
 /* runledger:delete_schedule */ DELETE FROM runledger.job_schedules WHERE runledger.job_schedules.name = CAST(%(name)s AS TEXT) RETURNING runledger.job_schedules.name;
@@ -710,6 +746,94 @@ FROM promoted) AS anon_1, (SELECT EXTRACT(epoch FROM min(runledger.job_scheduled
 FROM runledger.job_scheduled
 WHERE runledger.job_scheduled.next_run_at > clock_timestamp()) AS anon_2, EXISTS (SELECT runledger.job_ready.job_id
 FROM runledger.job_ready) AS anon_4;
+
+/* runledger:prune_jobs */ WITH walked AS MATERIALIZED
+(SELECT runledger.job_queue.id AS id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id > CAST(%(after)s AS UUID) AND runledger.job_queue.id < CAST(%(until)s AS UUID) ORDER BY runledger.job_queue.id
+ LIMIT CAST(%(walk)s AS INTEGER)),
+doomed AS MATERIALIZED
+(SELECT runledger.job_queue.id AS id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id IN (SELECT walked.id
+FROM walked) AND CAST(runledger.job_queue.final_status AS TEXT) = any(CAST(%(statuses)s AS TEXT[])) AND runledger.job_queue.finished_at <= clock_timestamp() - CAST(%(older_than_seconds)s AS DOUBLE PRECISION) * interval '1 second' AND runledger.job_queue.workflow_run_id IS NULL AND (runledger.job_queue.quiesces_at IS NULL OR runledger.job_queue.quiesces_at <= clock_timestamp()) AND (runledger.job_queue.idempotency_key IS NULL OR runledger.job_queue.idempotency_expires_at <= clock_timestamp() OR CAST(%(forget_keys)s AS BOOLEAN) AND runledger.job_queue.idempotency_expires_at IS NULL) AND (CAST(%(job_type)s AS TEXT) IS NULL OR runledger.job_queue.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_queue.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_queue.organization_id = CAST(%(scope_organization_id)s AS UUID)) ORDER BY runledger.job_queue.id FOR UPDATE SKIP LOCKED),
+pruned_jobs AS
+(DELETE FROM runledger.job_queue WHERE runledger.job_queue.id IN (SELECT doomed.id
+FROM doomed) RETURNING runledger.job_queue.id),
+pruned_job_attempts AS
+(DELETE FROM runledger.job_attempts WHERE runledger.job_attempts.job_id IN (SELECT doomed.id
+FROM doomed) RETURNING runledger.job_attempts.job_id),
+pruned_job_events AS
+(DELETE FROM runledger.job_events WHERE runledger.job_events.job_id IN (SELECT doomed.id
+FROM doomed) RETURNING runledger.job_events.job_id),
+pruned_job_logs AS
+(DELETE FROM runledger.job_logs WHERE runledger.job_logs.job_id IN (SELECT doomed.id
+FROM doomed) RETURNING runledger.job_logs.job_id),
+pruned_job_dead_letters AS
+(DELETE FROM runledger.job_dead_letters WHERE runledger.job_dead_letters.job_id IN (SELECT doomed.id
+FROM doomed) RETURNING runledger.job_dead_letters.job_id)
+ SELECT (SELECT CAST(walked.id AS TEXT) AS id
+FROM walked
+WHERE (SELECT count(*) AS count_1
+FROM walked) >= CAST(%(walk)s AS INTEGER) ORDER BY walked.id DESC
+ LIMIT 1) AS anon_1, (SELECT count(*) AS count_2
+FROM pruned_jobs) AS anon_2, (SELECT count(*) AS count_3
+FROM pruned_job_attempts) AS anon_3, (SELECT count(*) AS count_4
+FROM pruned_job_events) AS anon_4, (SELECT count(*) AS count_5
+FROM pruned_job_logs) AS anon_5, (SELECT count(*) AS count_6
+FROM pruned_job_dead_letters) AS anon_6;
+
+/* runledger:prune_workflow_runs */ WITH walked AS MATERIALIZED
+(SELECT runledger.workflow_runs.id AS id
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id > CAST(%(after)s AS UUID) AND runledger.workflow_runs.id < CAST(%(until)s AS UUID) ORDER BY runledger.workflow_runs.id
+ LIMIT CAST(%(walk)s AS INTEGER)),
+doomed AS MATERIALIZED
+(SELECT runledger.workflow_runs.id AS id
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id IN (SELECT walked.id
+FROM walked) AND CAST(runledger.workflow_runs.status AS TEXT) = any(CAST(%(statuses)s AS TEXT[])) AND runledger.workflow_runs.finished_at <= clock_timestamp() - CAST(%(older_than_seconds)s AS DOUBLE PRECISION) * interval '1 second' AND (runledger.workflow_runs.idempotency_key IS NULL OR CAST(%(forget_keys)s AS BOOLEAN)) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.workflow_runs.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.workflow_runs.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND NOT (EXISTS (SELECT runledger.workflow_steps.id
+FROM runledger.workflow_steps JOIN runledger.job_queue ON runledger.job_queue.id = runledger.workflow_steps.job_id
+WHERE runledger.workflow_steps.workflow_run_id = runledger.workflow_runs.id AND (runledger.job_queue.final_status IS NULL OR runledger.job_queue.quiesces_at > clock_timestamp()))) ORDER BY runledger.workflow_runs.id FOR UPDATE SKIP LOCKED),
+pruned_jobs AS
+(DELETE FROM runledger.job_queue WHERE runledger.job_queue.id IN (SELECT runledger.workflow_steps.job_id
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id IN (SELECT doomed.id
+FROM doomed) AND runledger.workflow_steps.job_id IS NOT NULL) RETURNING runledger.job_queue.id),
+pruned_job_attempts AS
+(DELETE FROM runledger.job_attempts WHERE runledger.job_attempts.job_id IN (SELECT runledger.workflow_steps.job_id
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id IN (SELECT doomed.id
+FROM doomed) AND runledger.workflow_steps.job_id IS NOT NULL) RETURNING runledger.job_attempts.job_id),
+pruned_job_events AS
+(DELETE FROM runledger.job_events WHERE runledger.job_events.job_id IN (SELECT runledger.workflow_steps.job_id
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id IN (SELECT doomed.id
+FROM doomed) AND runledger.workflow_steps.job_id IS NOT NULL) RETURNING runledger.job_events.job_id),
+pruned_job_logs AS
+(DELETE FROM runledger.job_logs WHERE runledger.job_logs.job_id IN (SELECT runledger.workflow_steps.job_id
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id IN (SELECT doomed.id
+FROM doomed) AND runledger.workflow_steps.job_id IS NOT NULL) RETURNING runledger.job_logs.job_id),
+pruned_job_dead_letters AS
+(DELETE FROM runledger.job_dead_letters WHERE runledger.job_dead_letters.job_id IN (SELECT runledger.workflow_steps.job_id
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id IN (SELECT doomed.id
+FROM doomed) AND runledger.workflow_steps.job_id IS NOT NULL) RETURNING runledger.job_dead_letters.job_id),
+pruned_runs AS
+(DELETE FROM runledger.workflow_runs WHERE runledger.workflow_runs.id IN (SELECT doomed.id
+FROM doomed) RETURNING runledger.workflow_runs.id)
+ SELECT (SELECT CAST(walked.id AS TEXT) AS id
+FROM walked
+WHERE (SELECT count(*) AS count_1
+FROM walked) >= CAST(%(walk)s AS INTEGER) ORDER BY walked.id DESC
+ LIMIT 1) AS anon_1, (SELECT count(*) AS count_2
+FROM pruned_jobs) AS anon_2, (SELECT count(*) AS count_3
+FROM pruned_job_attempts) AS anon_3, (SELECT count(*) AS count_4
+FROM pruned_job_events) AS anon_4, (SELECT count(*) AS count_5
+FROM pruned_job_logs) AS anon_5, (SELECT count(*) AS count_6
+FROM pruned_job_dead_letters) AS anon_6, (SELECT count(*) AS count_7
+FROM pruned_runs) AS anon_7;
 
 /* runledger:queue_stats */ SELECT runledger.job_definitions.job_type, runledger.job_definitions.queue, runledger.job_definitions.is_enabled, runledger.job_definitions.is_paused, coalesce(readied.jobs, CAST('0' AS BIGINT)) AS coalesce_1, coalesce(waiting.jobs, CAST('0' AS BIGINT)) AS coalesce_2, coalesce(leased.jobs, CAST('0' AS BIGINT)) AS coalesce_3, readied.oldest
 FROM runledger.job_definitions LEFT OUTER JOIN (SELECT runledger.job_ready.job_type AS job_type, count(*) AS jobs, CAST(EXTRACT(epoch FROM clock_timestamp() - min(runledger.job_ready.next_run_at)) AS DOUBLE PRECISION) AS oldest
