@@ -58,7 +58,7 @@ def _parse(url: str) -> dict[str, Any]:
         raise InvalidDatabaseUrl("the database URL contains a control character")
     try:
         parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, UnicodeError):  # a variable of bytes that are no text has lone surrogates
         raise InvalidDatabaseUrl("the database URL does not parse") from None
     _check_ports(parts)
     return dict(parts)

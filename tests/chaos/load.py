@@ -15,6 +15,7 @@ from runledger.postgres.enqueue import enqueue_jobs
 JOBS_PER_SECOND = 100.0
 ENQUEUERS = 2
 BATCH_SECONDS = 0.1
+LONGEST_BATCH_SECONDS = 2.0
 KEYED_SHARE = 0.1
 KEYED_TRIES = 40
 NEW_KEY_CHANCE = 0.4
@@ -69,8 +70,9 @@ class Enqueuer(threading.Thread):
         self._witness = witness
         self._keys = keys
         self._chance = random.Random(f"{seed}-{index}")
-        self._batch_size = jobs_per_second * BATCH_SECONDS / ENQUEUERS
+        self._jobs_per_second = jobs_per_second / ENQUEUERS
         self._owed = 0.0
+        self._paid_until = time.monotonic()
         self._batches = 0
         self._is_over = threading.Event()
         self._is_full = False
@@ -80,9 +82,8 @@ class Enqueuer(threading.Thread):
     def run(self) -> None:
         try:
             while not self._is_over.wait(BATCH_SECONDS):
-                self._owed += self._batch_size
-                size, self._owed = int(self._owed), self._owed % 1
-                if not self._has_too_many():
+                size = self._due()
+                if size and not self._has_too_many():
                     self._enqueue(size)
                     if self._chance.random() < KEYED_SHARE * size:
                         self._enqueue_keyed()
@@ -95,6 +96,14 @@ class Enqueuer(threading.Thread):
     def stop(self) -> None:
         self._is_over.set()
         self.join(60)
+
+    def _due(self) -> int:
+        """How many jobs the passed time asks for, at most those of two seconds."""
+        now = time.monotonic()
+        self._owed += min(now - self._paid_until, LONGEST_BATCH_SECONDS) * self._jobs_per_second
+        self._paid_until = now
+        size, self._owed = int(self._owed), self._owed % 1
+        return size
 
     def _has_too_many(self) -> bool:
         if time.monotonic() > self._look_at:

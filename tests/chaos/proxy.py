@@ -72,6 +72,10 @@ class Proxy:
         self._server.close()
         for link in list(self._links):
             link.reset()
+        for _ in range(100):
+            if not self._links:
+                break
+            await asyncio.sleep(0.01)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._fault is Fault.REFUSE:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -202,6 +203,7 @@ def _drain(server: CrashingServer, operator: Operator, report: Report) -> None:
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left of what was started
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # says at length what the ledger knows
     directory = Path(tempfile.mkdtemp(prefix="rl-soak-", dir=options.directory))
     with crashing_server() as server:
