@@ -34,6 +34,7 @@ SQL_WORDS = (
 KNOWN = {
     "runledger.postgres.connection": ("COPY {self.schema}.{target} FROM STDIN",),
     "runledger.database.database": ("SET {setting}",),
+    "runledger.postgres.checks.check": ("SELECT finding, count(*) OVER () FROM ({query})",),
     "runledger.database.migrate": (
         "INSERT INTO runledger_migration_history",
         "CREATE SCHEMA IF NOT EXISTS {schema}",
@@ -41,7 +42,7 @@ KNOWN = {
     ),
 }
 """Texts with a place for something: a schema that ``check_schema_name`` has passed, a table or a setting that is a
-constant of ours, and the script that ``migrate --sql`` prints."""
+constant of ours, a query of a check, which is one, and the script that ``migrate --sql`` prints."""
 
 Call = tuple[str, ast.Call]
 
