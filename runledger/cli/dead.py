@@ -142,6 +142,7 @@ def requeue(
 def _dead_lettered_jobs(ledger: Ledger, job_type: str | None, scope: Scope) -> list[UUID]:
     """The jobs that are dead-lettered now, the oldest first."""
     found: list[UUID] = []
+    before: UUID | None = None
     while True:
         with ledger.database.autocommit() as connection:
             page = list_jobs(
@@ -149,11 +150,12 @@ def _dead_lettered_jobs(ledger: Ledger, job_type: str | None, scope: Scope) -> l
                 scope=scope,
                 job_type=job_type,
                 status=JobStatus.DEAD_LETTERED,
-                before=found[-1] if found else None,
+                before=before,
                 limit=BATCH,
             )
         found.extend(job.job_id for job in page)
-        if len(page) < BATCH:
+        before = page.next_before  # a short page need not be the last
+        if before is None:
             return found[::-1]
 
 

@@ -8,7 +8,10 @@ import pytest
 from acceptance.command_line import APP, document_of, enqueued, run_command, run_program
 
 from runledger import JobStatus, Ledger, Scope
+from runledger.postgres import job_walks
 from runledger.postgres.operations import cancel_job
+from runledger.postgres.settle import settle_jobs
+from runledger.testing.factories import a_leased_job, dead_lettered
 
 UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
 
@@ -228,6 +231,17 @@ def _requeue_the_dead(url: str, job_id: str) -> None:
 @pytest.mark.parametrize("arguments", [[], ["--yes"], [UNKNOWN_ID, "--all"], [UNKNOWN_ID, "--type", "x"]])
 def test_a_bulk_requeue_needs_exactly_one_way_to_choose(shop_url: str, arguments: list[str]) -> None:
     assert run_command("dead", "requeue", *arguments, url=shop_url).exit_code == 2
+
+
+def test_a_bulk_requeue_goes_on_after_a_short_page(own_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_walks, "LONGEST_WALK_OF_PLACES", 2)
+    with Ledger(own_url) as ledger, ledger.begin() as connection:
+        for job_type in ("mail.receipt", "shop.pack", "shop.pack", "shop.pack"):
+            settle_jobs(connection, [dead_lettered(a_leased_job(connection, job_type))])
+
+    done = document_of(run_command("dead", "requeue", "--type", "mail.receipt", "--yes", "--json", url=own_url))
+
+    assert done["requeued"] == 1
 
 
 def test_pages_of_dead_letters_follow_each_other(own_url: str) -> None:
