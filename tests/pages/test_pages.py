@@ -41,6 +41,7 @@ def test_a_page_does_what_it_shows(
     name: str, server_url: str, database_template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = Sybil(parsers=PARSERS, path=str(DOCS)).parse(DOCS / name)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     modules = set(sys.modules)
     with databases.ephemeral_database(server_url, database_template, prefix="page") as url:
