@@ -7,9 +7,21 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Double, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Double,
+    Text,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ENUM
-from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlalchemy.sql.selectable import CTE, TableValuedAlias
 from sqlalchemy.types import TypeEngine
 
 from runledger.postgres import tables
@@ -59,6 +71,19 @@ def rows_of(name: str, /, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) ->
     """Arrays of equal length, one parameter for each column, as the rows of a table; ``ordinal`` counts from 1."""
     arrays = [parameter(f"{column}s", ARRAY(type_)) for column, type_ in columns.items()]
     return func.unnest(*arrays).table_valued(*columns, with_ordinality="ordinal").render_derived(name=name)
+
+
+def few_rows_of(source: CTE) -> TableValuedAlias:
+    """The rows of a materialized ``source`` through arrays. The planner takes an array of unknown length for ten rows,
+    so it looks their keys up in an index, where a wrong guess about ``source`` would have it read the whole table."""
+    arrays = [func.array(select(column).scalar_subquery()) for column in source.c]
+    columns = [Column(column.name, column.type) for column in source.c]
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name=f"few_{source.name}")
+
+
+def any_of_few(name: str, type_: type[TypeEngine[Any]]) -> ColumnElement[Any]:
+    """One of the elements of an array parameter, of which the planner does not know the length either."""
+    return func.any(func.array(select(func.unnest(parameter(name, ARRAY(type_)))).scalar_subquery()))
 
 
 def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -13,7 +13,7 @@ from runledger.core.workflows import DEPENDENCY_UNSATISFIED
 from runledger.postgres import tables
 from runledger.postgres.arrays import plain_array
 from runledger.postgres.connection import LedgerConnection
-from runledger.postgres.expressions import CLOCK, ZERO, as_text, constant, literal, parameter, rows_of
+from runledger.postgres.expressions import CLOCK, TRUE, ZERO, as_text, constant, literal, parameter, rows_of
 from runledger.postgres.statements import Row, Statement
 from runledger.postgres.tables import workflow_step_dependencies, workflow_steps
 from runledger.postgres.workflow_counts import BLOCKED, CANCELED, changes_of, counted
@@ -22,22 +22,30 @@ _step, _edge = workflow_steps.c, workflow_step_dependencies.c
 
 _ended = workflow_steps.alias("ended")
 _runs = select(_ended.c.workflow_run_id).where(_ended.c.id == func.any(parameter("step_ids", ARRAY(Uuid)))).distinct()
+_edges = (
+    select(
+        _edge.prerequisite_step_id,
+        (_edge.release_mode == literal(ReleaseMode.ON_SUCCESS, tables.workflow_release_mode)).label("is_on_success"),
+    )
+    .where(_edge.dependent_step_id == _step.id)
+    .offset(ZERO)
+    .lateral("edges")
+)
 SELECT_OPEN_EDGES = Statement(
     "select_open_edges",
     select(
-        as_text(_edge.prerequisite_step_id),
-        as_text(_edge.dependent_step_id),
-        _edge.release_mode == literal(ReleaseMode.ON_SUCCESS, tables.workflow_release_mode),
+        as_text(_edges.c.prerequisite_step_id),
+        as_text(_step.id),
+        _edges.c.is_on_success,
         _step.dependency_count_pending,
         _step.dependency_count_unsatisfied,
     )
-    .select_from(workflow_step_dependencies.join(workflow_steps, _step.id == _edge.dependent_step_id))
-    .where(_edge.workflow_run_id == func.any(func.array(_runs.scalar_subquery())))
+    .select_from(workflow_steps.join(_edges, TRUE))
     .where(_step.workflow_run_id == func.any(func.array(_runs.scalar_subquery())))
     .where(_step.status == BLOCKED),
 )
-"""Every edge to a blocked step in the runs of these steps. Asking only for what stands behind them would recurse in the
-server, which takes the square of the depth."""
+"""Every edge to a blocked step in the runs of these steps, found by its dependent alone. Asking only for what stands
+behind them would recurse in the server, which takes the square of the depth."""
 
 _doomed = rows_of("doomed", step_id=Uuid, unsatisfied=Integer)
 _canceled = (
@@ -62,13 +70,16 @@ CANCEL_DOOMED = Statement(
 
 
 def cancel_behind(ledger: LedgerConnection, hopeless: Collection[str]) -> list[str]:
-    """Every step that waited for these, directly or through others, and can never be released now, is CANCELED; answers
-    with the ids of all of them. Whom they leave free, or with less to wait for, is for the caller to advance."""
-    doomed = _count_down(hopeless, ledger.fetch(SELECT_OPEN_EDGES, {"step_ids": plain_array(hopeless)}))
+    """Every step that waited for these, directly or through others, and can never be released now, is CANCELED. Answers
+    with those of all of them behind which a step is still blocked: it is free, or has less to wait for, and is for the
+    caller to advance."""
+    edges = ledger.fetch(SELECT_OPEN_EDGES, {"step_ids": plain_array(hopeless)})
+    doomed = _count_down(hopeless, edges)
     if doomed:
         parameters = {"step_ids": plain_array(doomed), "unsatisfieds": plain_array(doomed.values())}
         ledger.fetch(CANCEL_DOOMED, parameters)
-    return list(doomed)
+    ended = doomed.keys() | set(hopeless)
+    return sorted({edge[0] for edge in edges if edge[0] in ended and edge[1] not in doomed})
 
 
 def _count_down(hopeless: Collection[str], edges: list[Row]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from sqlalchemy import CTE, ColumnElement, and_, case, func, or_, select, union_
 
 from runledger.core.states import WorkflowRunStatus, WorkflowStepStatus
 from runledger.postgres import tables
-from runledger.postgres.expressions import CLOCK, ZERO, literal
+from runledger.postgres.expressions import CLOCK, ZERO, few_rows_of, literal
 from runledger.postgres.tables import workflow_runs
 
 _run = workflow_runs.c
@@ -54,9 +54,11 @@ def counted(*changes: Any) -> CTE:
         )
         .group_by(change.c.workflow_run_id)
         .cte("deltas")
+        .prefix_with("MATERIALIZED")
     )
-    enqueued, waiting = _run.enqueued_count + deltas.c.enqueued, _run.waiting_count + deltas.c.waiting
-    unfinished, failed = _run.unfinished_count + deltas.c.unfinished, _run.failed_count + deltas.c.failed
+    delta = few_rows_of(deltas).c
+    enqueued, waiting = _run.enqueued_count + delta.enqueued, _run.waiting_count + delta.waiting
+    unfinished, failed = _run.unfinished_count + delta.unfinished, _run.failed_count + delta.failed
     status = case(
         (_run.status == RUN_CANCELED, RUN_CANCELED),
         (enqueued > ZERO, run_status(WorkflowRunStatus.RUNNING)),
@@ -68,7 +70,7 @@ def counted(*changes: Any) -> CTE:
     has_ended = or_(unfinished == ZERO, _run.status == RUN_CANCELED)
     return (
         update(workflow_runs)
-        .where(_run.id == deltas.c.workflow_run_id)
+        .where(_run.id == delta.workflow_run_id)
         .values(
             enqueued_count=enqueued,
             waiting_count=waiting,

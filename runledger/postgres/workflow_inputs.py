@@ -7,13 +7,13 @@ Outputs of steps that have ended never change, so it does not matter when it is 
 from collections.abc import Sequence
 
 from sqlalchemy import Text, Uuid, case, cast, func, literal_column, select
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 
 from runledger.core.gate import DECODE_LIMIT
 from runledger.core.jobs import ClaimedJob
 from runledger.postgres.arrays import plain_array
 from runledger.postgres.connection import LedgerConnection
-from runledger.postgres.expressions import as_text, constant, parameter
+from runledger.postgres.expressions import TRUE, ZERO, any_of_few, as_text, constant
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_queue, workflow_step_dependencies, workflow_steps
 
@@ -21,20 +21,24 @@ TOO_LARGE = "the inputs of the step are too large"
 
 _step, _edge = workflow_steps.c, workflow_step_dependencies.c
 _source, _source_job = workflow_steps.alias("source"), job_queue.alias("source_job")
-_output = func.coalesce(_source.c.output, _source_job.c.output, cast(constant("null"), JSONB))
-_is_small = func.sum(func.pg_column_size(_output)) <= literal_column(str(DECODE_LIMIT))
+_job_output = select(_source_job.c.output).where(_source_job.c.id == _source.c.job_id).scalar_subquery()
+_prerequisite = (
+    select(
+        _source.c.step_key, func.coalesce(_source.c.output, _job_output, cast(constant("null"), JSONB)).label("output")
+    )
+    .where(_source.c.id == _edge.prerequisite_step_id)
+    .offset(ZERO)
+    .lateral("prerequisite")
+)
+_is_small = func.sum(func.pg_column_size(_prerequisite.c.output)) <= literal_column(str(DECODE_LIMIT))
 _inputs = (
     select(
         case(
-            (_is_small, as_text(func.jsonb_object_agg(_source.c.step_key, _output))),
-            (func.count() > literal_column("0"), cast(func.to_jsonb(cast(constant(TOO_LARGE), Text)), Text)),
+            (_is_small, as_text(func.jsonb_object_agg(_prerequisite.c.step_key, _prerequisite.c.output))),
+            (func.count() > ZERO, cast(func.to_jsonb(cast(constant(TOO_LARGE), Text)), Text)),
         )
     )
-    .select_from(
-        workflow_step_dependencies.join(_source, _source.c.id == _edge.prerequisite_step_id).outerjoin(
-            _source_job, _source_job.c.id == _source.c.job_id
-        )
-    )
+    .select_from(workflow_step_dependencies.join(_prerequisite, TRUE))
     .where(_edge.dependent_step_id == _step.id)
     .correlate(workflow_steps)
     .scalar_subquery()
@@ -43,7 +47,7 @@ SELECT_INPUTS = Statement(
     "select_inputs_of_claimed",
     select(as_text(job_queue.c.id), _step.step_key, _inputs)
     .select_from(job_queue.join(workflow_steps, _step.id == job_queue.c.workflow_step_id))
-    .where(job_queue.c.id == func.any(parameter("job_ids", ARRAY(Uuid)))),
+    .where(job_queue.c.id == any_of_few("job_ids", Uuid)),
 )
 
 

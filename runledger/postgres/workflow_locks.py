@@ -8,12 +8,11 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Interval, Uuid, case, cast, func, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from runledger.core.errors import LockNotAvailable, TransactionRequired
 from runledger.core.workflow_errors import WorkflowReleaseConflict, WorkflowUnsupportedIsolation
 from runledger.postgres.connection import LedgerConnection
-from runledger.postgres.expressions import TRUE, as_text, constant, parameter
+from runledger.postgres.expressions import TRUE, any_of_few, as_text, constant
 from runledger.postgres.idempotency import IS_READ_COMMITTED
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import workflow_runs
@@ -36,7 +35,7 @@ _bounded = (
 )
 _locked = (
     select(_run.id)
-    .where(_run.id == func.any(parameter("run_ids", ARRAY(Uuid))))
+    .where(_run.id == any_of_few("run_ids", Uuid))
     .where(IS_READ_COMMITTED)
     .where(select(_bounded.c.value).scalar_subquery().is_not(None))
     .order_by(_run.id)
@@ -58,7 +57,7 @@ a borrowed connection keeps its own setting."""
 TRY_LOCK_RUNS = Statement(
     "try_lock_workflow_runs",
     select(as_text(_run.id))
-    .where(_run.id == func.any(parameter("run_ids", ARRAY(Uuid))))
+    .where(_run.id == any_of_few("run_ids", Uuid))
     .order_by(_run.id)
     .with_for_update(key_share=True, skip_locked=True),
 )

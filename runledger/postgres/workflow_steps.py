@@ -18,7 +18,19 @@ from runledger.postgres import tables
 from runledger.postgres.arrays import plain_array
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.enqueue import WOKEN
-from runledger.postgres.expressions import CLOCK, ONE, ZERO, as_text, constant, literal, new_id, parameter
+from runledger.postgres.expressions import (
+    CLOCK,
+    ONE,
+    TRUE,
+    ZERO,
+    as_text,
+    constant,
+    few_rows_of,
+    literal,
+    new_id,
+    parameter,
+    rows_of,
+)
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_queue, job_ready, workflow_step_dependencies, workflow_steps
 from runledger.postgres.workflow_cascade import cancel_behind
@@ -177,14 +189,20 @@ def _advanced(weighed: CTE, *ended: Any) -> Any:
 def _after(finished: CTE) -> CTE:
     """The dependents of finished steps, weighed: each edge counts once, whatever the number of its fellows."""
     is_broken = and_(_IS_ON_SUCCESS, finished.c.status != SUCCEEDED)
+    edge = (
+        select(_edge.dependent_step_id, is_broken.label("is_broken"))
+        .where(_edge.prerequisite_step_id == finished.c.id)
+        .offset(ZERO)
+        .lateral("edge")
+    )
     consumed = (
         select(
-            _edge.dependent_step_id,
+            edge.c.dependent_step_id,
             func.count().label("edges"),
-            func.count().filter(is_broken).label("broken"),
+            func.count().filter(edge.c.is_broken).label("broken"),
         )
-        .select_from(finished.join(workflow_step_dependencies, _edge.prerequisite_step_id == finished.c.id))
-        .group_by(_edge.dependent_step_id)
+        .select_from(finished.join(edge, TRUE))
+        .group_by(edge.c.dependent_step_id)
         .cte("consumed")
     )
     return _weighed(
@@ -195,7 +213,22 @@ def _after(finished: CTE) -> CTE:
 
 
 def _ended_with_their_jobs() -> CTE:
-    job = job_queue.c
+    record = job_queue.c
+    reported = rows_of("reported", job_id=Uuid)
+    found = (
+        select(record.id, record.workflow_step_id, record.final_status)
+        .where(record.id == reported.c.job_id)
+        .offset(ZERO)
+        .lateral("found")
+    )
+    ended = (
+        select(found)
+        .select_from(reported.join(found, TRUE))
+        .where(found.c.final_status.is_not(None))
+        .cte("ended")
+        .prefix_with("MATERIALIZED")
+    )
+    job = few_rows_of(ended).c
     status = case(
         (job.final_status == literal(JobStatus.SUCCEEDED, tables.job_status), SUCCEEDED),
         (job.final_status == literal(JobStatus.DEAD_LETTERED, tables.job_status), FAILED),
@@ -203,8 +236,6 @@ def _ended_with_their_jobs() -> CTE:
     )
     return (
         update(workflow_steps)
-        .where(job.id == func.any(parameter("job_ids", ARRAY(Uuid))))
-        .where(job.final_status.is_not(None))
         .where(_step.id == job.workflow_step_id)
         .where(_step.job_id == job.id)
         .where(_step.status == ENQUEUED)
@@ -247,8 +278,8 @@ RELEASE_FREE = Statement(
 def advance_after_jobs(ledger: LedgerConnection, job_ids: Collection[str]) -> None:
     """The steps of those of these jobs that have ended have ended too, and everything that follows has happened.
 
-    Most often one statement; four when steps can never run any more, however many. The caller holds the runs and has
-    written the ends of the jobs.
+    Most often one statement; at most four when steps can never run any more, however many. The caller holds the runs
+    and has written the ends of the jobs.
     """
     if job_ids:
         _propagate(ledger, ledger.fetch(ADVANCE_JOBS, {"job_ids": plain_array(job_ids), "schema": ledger.schema}))
@@ -269,9 +300,8 @@ def _propagate(ledger: LedgerConnection, rows: list[Any]) -> None:
     """What ended without running is consumed by its dependents too. One round cancels all that is hopeless; a further
     one follows only when a step that was released by it lacks an input."""
     for _ in range(MOST_ROUNDS):
-        if not rows[0][0]:
+        ended = cancel_behind(ledger, rows[0][0].split(",")) if rows[0][0] else []
+        if not ended:
             return
-        hopeless = rows[0][0].split(",")
-        ended = plain_array([*hopeless, *cancel_behind(ledger, hopeless)])
-        rows = ledger.fetch(ADVANCE_STEPS, {"step_ids": ended, "schema": ledger.schema})
+        rows = ledger.fetch(ADVANCE_STEPS, {"step_ids": plain_array(ended), "schema": ledger.schema})
     raise WorkflowInternalState("the graph of a run has no end")
