@@ -17,6 +17,7 @@ CREATE TABLE workflow_runs (
     organization_id uuid,
     status workflow_run_status NOT NULL DEFAULT 'RUNNING',
     metadata jsonb NOT NULL DEFAULT '{}',
+    headers jsonb,
     idempotency_key text,
     enqueue_request jsonb,
     result_step_key text,

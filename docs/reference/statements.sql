@@ -48,7 +48,9 @@ WHERE judged.status = 'BLOCKED'::runledger.workflow_step_status),
 written AS
 (UPDATE runledger.workflow_steps SET status=moved.verdict, payload=CASE WHEN (moved.verdict IN ('ENQUEUED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status)) THEN moved.payload ELSE runledger.workflow_steps.payload END, job_id=moved.job_id, dependency_count_pending=moved.pending, dependency_count_unsatisfied=moved.unsatisfied, released_at=CASE WHEN (moved.verdict IN ('ENQUEUED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status)) THEN clock_timestamp() END, finished_at=CASE WHEN (moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) THEN clock_timestamp() END, status_reason=CASE WHEN (moved.verdict = 'CANCELED'::runledger.workflow_step_status) THEN 'workflow.dependency_unsatisfied' WHEN (moved.verdict = 'FAILED'::runledger.workflow_step_status) THEN 'workflow.input_missing' END, last_error_code=CASE WHEN (moved.verdict = 'CANCELED'::runledger.workflow_step_status) THEN 'workflow.dependency_unsatisfied' WHEN (moved.verdict = 'FAILED'::runledger.workflow_step_status) THEN 'workflow.input_missing' END FROM moved WHERE runledger.workflow_steps.id = moved.id),
 recorded AS
-(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, workflow_run_id, workflow_step_id) SELECT moved.job_id AS job_id, moved.job_type AS job_type, moved.organization_id AS organization_id, moved.payload AS payload, moved.priority AS priority, moved.max_attempts AS max_attempts, moved.timeout_seconds AS timeout_seconds, moved.workflow_run_id AS workflow_run_id, moved.id AS id
+(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, workflow_run_id, workflow_step_id, headers) SELECT moved.job_id AS job_id, moved.job_type AS job_type, moved.organization_id AS organization_id, moved.payload AS payload, moved.priority AS priority, moved.max_attempts AS max_attempts, moved.timeout_seconds AS timeout_seconds, moved.workflow_run_id AS workflow_run_id, moved.id AS id, (SELECT runledger.workflow_runs.headers
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id = moved.workflow_run_id) AS anon_1
 FROM moved
 WHERE moved.job_id IS NOT NULL),
 readied AS
@@ -69,11 +71,11 @@ FROM deltas)), array((SELECT deltas.failed
 FROM deltas))) AS few_deltas(workflow_run_id, enqueued, waiting, unfinished, failed) WHERE runledger.workflow_runs.id = few_deltas.workflow_run_id)
  SELECT (SELECT string_agg(CAST(moved.id AS TEXT), ',') AS string_agg_1
 FROM moved
-WHERE moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) AS anon_1, CASE WHEN (EXISTS (SELECT moved.id
+WHERE moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) AS anon_2, CASE WHEN (EXISTS (SELECT moved.id
 FROM moved
 WHERE moved.job_id IS NOT NULL)) THEN CASE WHEN (EXISTS (SELECT 1
 FROM runledger.job_listeners
-WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END END AS anon_2;
+WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END END AS anon_3;
 
 /* runledger:advance_workflows_after_steps */ WITH finished AS
 (SELECT runledger.workflow_steps.id AS id, runledger.workflow_steps.status AS status
@@ -113,7 +115,9 @@ WHERE judged.status = 'BLOCKED'::runledger.workflow_step_status),
 written AS
 (UPDATE runledger.workflow_steps SET status=moved.verdict, payload=CASE WHEN (moved.verdict IN ('ENQUEUED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status)) THEN moved.payload ELSE runledger.workflow_steps.payload END, job_id=moved.job_id, dependency_count_pending=moved.pending, dependency_count_unsatisfied=moved.unsatisfied, released_at=CASE WHEN (moved.verdict IN ('ENQUEUED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status)) THEN clock_timestamp() END, finished_at=CASE WHEN (moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) THEN clock_timestamp() END, status_reason=CASE WHEN (moved.verdict = 'CANCELED'::runledger.workflow_step_status) THEN 'workflow.dependency_unsatisfied' WHEN (moved.verdict = 'FAILED'::runledger.workflow_step_status) THEN 'workflow.input_missing' END, last_error_code=CASE WHEN (moved.verdict = 'CANCELED'::runledger.workflow_step_status) THEN 'workflow.dependency_unsatisfied' WHEN (moved.verdict = 'FAILED'::runledger.workflow_step_status) THEN 'workflow.input_missing' END FROM moved WHERE runledger.workflow_steps.id = moved.id),
 recorded AS
-(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, workflow_run_id, workflow_step_id) SELECT moved.job_id AS job_id, moved.job_type AS job_type, moved.organization_id AS organization_id, moved.payload AS payload, moved.priority AS priority, moved.max_attempts AS max_attempts, moved.timeout_seconds AS timeout_seconds, moved.workflow_run_id AS workflow_run_id, moved.id AS id
+(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, workflow_run_id, workflow_step_id, headers) SELECT moved.job_id AS job_id, moved.job_type AS job_type, moved.organization_id AS organization_id, moved.payload AS payload, moved.priority AS priority, moved.max_attempts AS max_attempts, moved.timeout_seconds AS timeout_seconds, moved.workflow_run_id AS workflow_run_id, moved.id AS id, (SELECT runledger.workflow_runs.headers
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id = moved.workflow_run_id) AS anon_1
 FROM moved
 WHERE moved.job_id IS NOT NULL),
 readied AS
@@ -133,11 +137,11 @@ FROM deltas)), array((SELECT deltas.failed
 FROM deltas))) AS few_deltas(workflow_run_id, enqueued, waiting, unfinished, failed) WHERE runledger.workflow_runs.id = few_deltas.workflow_run_id)
  SELECT (SELECT string_agg(CAST(moved.id AS TEXT), ',') AS string_agg_1
 FROM moved
-WHERE moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) AS anon_1, CASE WHEN (EXISTS (SELECT moved.id
+WHERE moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) AS anon_2, CASE WHEN (EXISTS (SELECT moved.id
 FROM moved
 WHERE moved.job_id IS NOT NULL)) THEN CASE WHEN (EXISTS (SELECT 1
 FROM runledger.job_listeners
-WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END END AS anon_2;
+WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END END AS anon_3;
 
 /* runledger:announce_listener */ INSERT INTO runledger.job_listeners (host_id, listening_until) VALUES (CAST(%(host_id)s AS TEXT), (clock_timestamp() + CAST(%(listen_seconds)s AS DOUBLE PRECISION) * interval '1 second')) ON CONFLICT (host_id) DO UPDATE SET listening_until = excluded.listening_until RETURNING runledger.job_listeners.host_id;
 
@@ -385,7 +389,7 @@ WHERE (identified.id IN (SELECT recorded.id
 FROM recorded)) IS true ORDER BY identified.ordinal;
 
 /* runledger:enqueue_workflow_run */ WITH run AS
-(INSERT INTO runledger.workflow_runs (workflow_type, organization_id, metadata, idempotency_key, enqueue_request, active_key, holds_active_key, result_step_key, step_count, unfinished_count) SELECT CAST(%(workflow_type)s AS TEXT) AS anon_1, CAST(%(organization_id)s AS UUID) AS anon_2, CAST(CAST(%(metadata)s AS TEXT) AS JSONB) AS anon_3, CAST(%(idempotency_key)s AS TEXT) AS anon_4, CAST(CAST(%(snapshot)s AS TEXT) AS JSONB) AS anon_5, CAST(%(active_key)s AS TEXT) AS anon_6, CAST(%(active_key)s AS TEXT) IS NOT NULL AS anon_7, CAST(%(result_step_key)s AS TEXT) AS anon_8, CAST(%(step_count)s AS INTEGER) AS anon_9, CAST(%(step_count)s AS INTEGER) AS anon_10
+(INSERT INTO runledger.workflow_runs (workflow_type, organization_id, metadata, headers, idempotency_key, enqueue_request, active_key, holds_active_key, result_step_key, step_count, unfinished_count) SELECT CAST(%(workflow_type)s AS TEXT) AS anon_1, CAST(%(organization_id)s AS UUID) AS anon_2, CAST(CAST(%(metadata)s AS TEXT) AS JSONB) AS anon_3, CAST(CAST(%(headers)s AS TEXT) AS JSONB) AS anon_4, CAST(%(idempotency_key)s AS TEXT) AS anon_5, CAST(CAST(%(snapshot)s AS TEXT) AS JSONB) AS anon_6, CAST(%(active_key)s AS TEXT) AS anon_7, CAST(%(active_key)s AS TEXT) IS NOT NULL AS anon_8, CAST(%(result_step_key)s AS TEXT) AS anon_9, CAST(%(step_count)s AS INTEGER) AS anon_10, CAST(%(step_count)s AS INTEGER) AS anon_11
 WHERE NOT (EXISTS (SELECT wanted.job_type
 FROM unnest(CAST(%(step_keys)s AS TEXT[]), CAST(%(kinds)s AS TEXT[]), CAST(%(job_types)s AS TEXT[]), CAST(%(step_organization_ids)s AS UUID[]), CAST(%(payloads)s AS TEXT[]), CAST(%(payload_parts)s AS TEXT[]), CAST(%(prioritys)s AS INTEGER[]), CAST(%(max_attempts)s AS INTEGER[]), CAST(%(timeout_seconds)s AS INTEGER[]), CAST(%(totals)s AS INTEGER[]), CAST(%(pendings)s AS INTEGER[]), CAST(%(unsatisfieds)s AS INTEGER[])) WITH ORDINALITY AS wanted(step_key, kind, job_type, step_organization_id, payload, payload_part, priority, max_attempt, timeout_second, total, pending, unsatisfied, ordinal) LEFT OUTER JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted.job_type AND runledger.job_definitions.is_enabled IS true
 WHERE wanted.kind = 'JOB' AND runledger.job_definitions.job_type IS NULL)) AND (CAST(%(idempotency_key)s AS TEXT) IS NULL AND CAST(%(active_key)s AS TEXT) IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ON CONFLICT DO NOTHING RETURNING runledger.workflow_runs.id),
@@ -915,7 +919,9 @@ WHERE judged.status = 'BLOCKED'::runledger.workflow_step_status),
 written AS
 (UPDATE runledger.workflow_steps SET status=moved.verdict, payload=CASE WHEN (moved.verdict IN ('ENQUEUED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status)) THEN moved.payload ELSE runledger.workflow_steps.payload END, job_id=moved.job_id, dependency_count_pending=moved.pending, dependency_count_unsatisfied=moved.unsatisfied, released_at=CASE WHEN (moved.verdict IN ('ENQUEUED'::runledger.workflow_step_status, 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status)) THEN clock_timestamp() END, finished_at=CASE WHEN (moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) THEN clock_timestamp() END, status_reason=CASE WHEN (moved.verdict = 'CANCELED'::runledger.workflow_step_status) THEN 'workflow.dependency_unsatisfied' WHEN (moved.verdict = 'FAILED'::runledger.workflow_step_status) THEN 'workflow.input_missing' END, last_error_code=CASE WHEN (moved.verdict = 'CANCELED'::runledger.workflow_step_status) THEN 'workflow.dependency_unsatisfied' WHEN (moved.verdict = 'FAILED'::runledger.workflow_step_status) THEN 'workflow.input_missing' END FROM moved WHERE runledger.workflow_steps.id = moved.id),
 recorded AS
-(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, workflow_run_id, workflow_step_id) SELECT moved.job_id AS job_id, moved.job_type AS job_type, moved.organization_id AS organization_id, moved.payload AS payload, moved.priority AS priority, moved.max_attempts AS max_attempts, moved.timeout_seconds AS timeout_seconds, moved.workflow_run_id AS workflow_run_id, moved.id AS id
+(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, workflow_run_id, workflow_step_id, headers) SELECT moved.job_id AS job_id, moved.job_type AS job_type, moved.organization_id AS organization_id, moved.payload AS payload, moved.priority AS priority, moved.max_attempts AS max_attempts, moved.timeout_seconds AS timeout_seconds, moved.workflow_run_id AS workflow_run_id, moved.id AS id, (SELECT runledger.workflow_runs.headers
+FROM runledger.workflow_runs
+WHERE runledger.workflow_runs.id = moved.workflow_run_id) AS anon_1
 FROM moved
 WHERE moved.job_id IS NOT NULL),
 readied AS
@@ -935,11 +941,11 @@ FROM deltas)), array((SELECT deltas.failed
 FROM deltas))) AS few_deltas(workflow_run_id, enqueued, waiting, unfinished, failed) WHERE runledger.workflow_runs.id = few_deltas.workflow_run_id)
  SELECT (SELECT string_agg(CAST(moved.id AS TEXT), ',') AS string_agg_1
 FROM moved
-WHERE moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) AS anon_1, CASE WHEN (EXISTS (SELECT moved.id
+WHERE moved.verdict IN ('CANCELED'::runledger.workflow_step_status, 'FAILED'::runledger.workflow_step_status)) AS anon_2, CASE WHEN (EXISTS (SELECT moved.id
 FROM moved
 WHERE moved.job_id IS NOT NULL)) THEN CASE WHEN (EXISTS (SELECT 1
 FROM runledger.job_listeners
-WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END END AS anon_2;
+WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END END AS anon_3;
 
 /* runledger:renew_leases */ WITH renewable AS MATERIALIZED
 (SELECT runledger.job_leases.job_id AS job_id
@@ -972,7 +978,7 @@ copied AS MATERIALIZED
 FROM runledger.workflow_steps LEFT OUTER JOIN again ON again.id = runledger.workflow_steps.id LEFT OUTER JOIN runledger.job_queue ON runledger.job_queue.id = runledger.workflow_steps.job_id AND again.id IS NULL
 WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) ORDER BY runledger.workflow_steps.id),
 run AS
-(INSERT INTO runledger.workflow_runs (workflow_type, organization_id, metadata, result_step_key, active_key, holds_active_key, rerun_of_run_id, status_reason, step_count, unfinished_count) SELECT runledger.workflow_runs.workflow_type AS workflow_type, runledger.workflow_runs.organization_id AS organization_id, runledger.workflow_runs.metadata AS metadata, runledger.workflow_runs.result_step_key AS result_step_key, runledger.workflow_runs.active_key AS active_key, runledger.workflow_runs.active_key IS NOT NULL AS anon_5, runledger.workflow_runs.id AS id, CAST(%(reason)s AS TEXT) AS anon_6, runledger.workflow_runs.step_count AS step_count, (SELECT count(*) AS count_1
+(INSERT INTO runledger.workflow_runs (workflow_type, organization_id, metadata, headers, result_step_key, active_key, holds_active_key, rerun_of_run_id, status_reason, step_count, unfinished_count) SELECT runledger.workflow_runs.workflow_type AS workflow_type, runledger.workflow_runs.organization_id AS organization_id, runledger.workflow_runs.metadata AS metadata, runledger.workflow_runs.headers AS headers, runledger.workflow_runs.result_step_key AS result_step_key, runledger.workflow_runs.active_key AS active_key, runledger.workflow_runs.active_key IS NOT NULL AS anon_5, runledger.workflow_runs.id AS id, CAST(%(reason)s AS TEXT) AS anon_6, runledger.workflow_runs.step_count AS step_count, (SELECT count(*) AS count_1
 FROM copied
 WHERE copied.is_again) AS anon_7
 FROM runledger.workflow_runs

@@ -263,7 +263,11 @@ class JobCatalog:
         """A builder whose steps are checked against this catalog as they are added: the job type, named or by its
         handler, and its payload, unless that waits for outputs. Its ``job`` raises as ``request`` does."""
         return WorkflowDagBuilder(
-            workflow_type, metadata=metadata, organization_id=organization_id, resolve_job=self._step_job
+            workflow_type,
+            metadata=metadata,
+            organization_id=organization_id,
+            resolve_job=self._step_job,
+            middleware=self._middleware.as_tuple,
         )
 
     def _step_job(self, job: Any, payload: Any) -> tuple[str, Any]:

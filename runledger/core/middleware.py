@@ -15,6 +15,7 @@ from runledger.core.errors import InvalidConfiguration, InvalidRequest
 from runledger.core.headers import Headers
 from runledger.core.requests import JobRequest
 from runledger.core.states import JobStatus, Outcome
+from runledger.core.workflows import WorkflowRunRequest
 
 Call = Callable[[JobContext, Any], Any]
 
@@ -61,6 +62,11 @@ class Middleware:
         itself it asks ``on_enqueue`` about each."""
         return [self.on_enqueue(request) for request in requests]
 
+    def on_enqueue_run(self, request: WorkflowRunRequest) -> WorkflowRunRequest:
+        """The same for a workflow run. The headers of its answer are those of every job of the run, also of steps that
+        are appended later and of runs that run it again; its steps meet no ``on_enqueue``."""
+        return request
+
     def around_attempt(self, context: JobContext, payload: Any, proceed: Callable[[], Any]) -> Any:
         """Called in place of the handler: ``proceed()`` goes on, inwards to the next middleware and at last to the
         handler. Call it once, return its value, and let its exceptions pass.
@@ -83,8 +89,8 @@ _FOR_ENQUEUES: Final[list[Middleware]] = []
 
 
 def use_for_enqueues(middleware: Middleware) -> None:
-    """Every enqueue of jobs in this process meets ``middleware`` from now on, after those named before it. Naming the
-    same object again changes nothing. Raises InvalidConfiguration unless it is a Middleware."""
+    """Every enqueue of jobs and runs in this process meets ``middleware`` from now on, after those named
+    before it. Naming the same object again changes nothing. Raises InvalidConfiguration unless it is a Middleware."""
     _add_once(_FOR_ENQUEUES, middleware)
 
 
@@ -120,7 +126,16 @@ def announced(requests: Sequence[JobRequest]) -> Sequence[JobRequest]:
     return made if chain else requests
 
 
-def _chain_of(requests: Sequence[JobRequest]) -> list[Any]:
+def announced_run(request: WorkflowRunRequest) -> WorkflowRunRequest:
+    """The same for a workflow run."""
+    for middleware in _chain_of((request,)):
+        request = middleware.on_enqueue_run(request)
+        if not isinstance(request, WorkflowRunRequest):
+            raise InvalidRequest(f"{type(middleware).__name__} must answer a WorkflowRunRequest with one")
+    return request
+
+
+def _chain_of(requests: Sequence[JobRequest] | Sequence[WorkflowRunRequest]) -> list[Any]:
     chain: list[Any] = list(_FOR_ENQUEUES)
     last: object = ()
     for request in requests:

@@ -1,6 +1,6 @@
 """The builder of workflow graphs: one call for each step and each set of edges, and ``build`` checks the whole."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 from uuid import UUID
@@ -8,6 +8,7 @@ from uuid import UUID
 from runledger.core import workflow_errors as errors
 from runledger.core.dag import is_blank
 from runledger.core.jobs import JsonValue
+from runledger.core.middleware import Middleware
 from runledger.core.states import JobStage, ReleaseMode, StepKind
 from runledger.core.workflow_requests import encode_run
 from runledger.core.workflows import StepDependency, StepRequest, WorkflowRunRequest
@@ -29,11 +30,14 @@ class WorkflowDagBuilder:
         metadata: JsonValue = None,
         organization_id: UUID | str | None = None,
         resolve_job: ResolveJob | None = None,
+        middleware: tuple[Middleware, ...] = (),
     ) -> None:
         self._workflow_type = workflow_type
         self._metadata = metadata
         self._organization_id = organization_id
         self._resolve_job = resolve_job
+        self._middleware = middleware
+        self._headers: Mapping[str, str] | None = None
         self._idempotency_key: str | None = None
         self._active_key: str | None = None
         self._result_step_key: str | None = None
@@ -58,6 +62,11 @@ class WorkflowDagBuilder:
     def result_step(self, step_key: str | None) -> Self:
         """The output of this step is the result of the run; None for no result."""
         self._result_step_key = step_key
+        return self
+
+    def headers(self, headers: Mapping[str, str] | None) -> Self:
+        """Every job of the run has these headers; None for none."""
+        self._headers = headers
         return self
 
     def job(
@@ -130,6 +139,8 @@ class WorkflowDagBuilder:
             idempotency_key=self._idempotency_key,
             active_key=self._active_key,
             result_step_key=self._result_step_key,
+            headers=self._headers,
+            middleware=self._middleware,
         )
         encode_run(request)
         return request

@@ -12,6 +12,7 @@ from runledger.core import workflow_errors as errors
 from runledger.core.dag import EncodedStep, check_graph, encode_steps, is_blank
 from runledger.core.errors import FieldDifference, InvalidPayload
 from runledger.core.gate import KEY_LIMIT, check_identifier, encode_json
+from runledger.core.headers import encode_headers
 from runledger.core.jobs import JsonValue
 from runledger.core.requests import check_organization
 from runledger.core.snapshots import differences
@@ -29,6 +30,7 @@ class EncodedRun:
     idempotency_key: str | None
     active_key: str | None
     result_step_key: str | None
+    headers: str | None
     steps: list[EncodedStep]
     snapshot: str | None
 
@@ -65,6 +67,7 @@ def encode_run(request: WorkflowRunRequest) -> EncodedRun:
         _key(request.idempotency_key, "idempotency_key"),
         _key(request.active_key, "active_key"),
         None if request.result_step_key is None else check_identifier(request.result_step_key, field="result_step_key"),
+        encode_headers(request.headers),
         steps,
         None,
     )

@@ -4,10 +4,10 @@ These are requests as written; ``dag.py`` checks them, ``workflow_builder.py`` m
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from runledger.core.errors import InvalidRequest
@@ -74,7 +74,8 @@ class StepRequest:
 @dataclass(frozen=True, slots=True)
 class WorkflowRunRequest:
     """One run to enqueue. Neither the order of the steps nor that of their edges means anything. Of one workflow type,
-    organization and ``active_key``, one run at a time is live."""
+    organization and ``active_key``, one run at a time is live. ``headers`` are those of all its jobs; they and
+    ``middleware`` are as in ``JobRequest``."""
 
     workflow_type: str
     steps: Sequence[StepRequest]
@@ -84,6 +85,8 @@ class WorkflowRunRequest:
     idempotency_key: str | None = None
     active_key: str | None = None
     result_step_key: str | None = None
+    headers: Mapping[str, str] | None = None
+    middleware: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,7 @@ Everything is qualified with the placeholder schema ``runledger``; ``statements.
 
 from enum import StrEnum
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    Integer,
-    Sequence,
-    SmallInteger,
-    Table,
-    Text,
-    Uuid,
-)
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Double, Integer, Sequence, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ENUM, JSONB
 
 from runledger.core import states
@@ -277,6 +265,7 @@ workflow_runs = Table(
     Column("organization_id", Uuid),
     Column("status", workflow_run_status, nullable=False),
     Column("metadata", JSONB, nullable=False),
+    Column("headers", JSONB),
     Column("idempotency_key", Text),
     Column("enqueue_request", JSONB),
     Column("result_step_key", Text),

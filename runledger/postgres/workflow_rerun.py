@@ -117,6 +117,7 @@ _values = {
     "workflow_type": _run.workflow_type,
     "organization_id": _run.organization_id,
     "metadata": _run.metadata,
+    "headers": _run.headers,
     "result_step_key": _run.result_step_key,
     "active_key": _run.active_key,
     "holds_active_key": _run.active_key.is_not(None),

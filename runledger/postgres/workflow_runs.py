@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from runledger.core import workflow_errors as errors
 from runledger.core.errors import TransactionRequired
+from runledger.core.middleware import announced_run
 from runledger.core.states import WorkflowRunStatus
 from runledger.core.workflow_requests import EncodedRun, encode_run, workflow_differences
 from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRunRequest
@@ -37,6 +38,7 @@ _stored_run = (
             "workflow_type",
             "organization_id",
             "metadata",
+            "headers",
             "idempotency_key",
             "enqueue_request",
             "active_key",
@@ -49,6 +51,7 @@ _stored_run = (
             parameter("workflow_type", Text),
             parameter("organization_id", Uuid),
             cast(parameter("metadata", Text), JSONB),
+            cast(parameter("headers", Text), JSONB),
             _key,
             cast(parameter("snapshot", Text), JSONB),
             _active_key,
@@ -125,11 +128,11 @@ def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest)
     definition was disabled since. With an active key, the live run that holds it is answered, whatever its graph; the
     key is free again in the transaction in which that run ends. Locks nothing that exists.
 
-    Raises what ``encode_run`` raises, before any SQL; TransactionRequired in autocommit;
+    Raises what middleware and ``encode_run`` raise, before any SQL; TransactionRequired in autocommit;
     WorkflowEnqueueUnsupportedIsolation, WorkflowDefinitionNotFoundOrDisabled, EnqueueConflictingRetry (with the
     differences) or WorkflowSnapshotMissing, with nothing written.
     """
-    run = encode_run(request)
+    run = encode_run(announced_run(request))
     ledger = borrow(connection)
     if ledger.is_autocommit:
         raise TransactionRequired("open a transaction around enqueue_workflow_run: all of the graph is stored, or none")
@@ -162,6 +165,7 @@ def _parameters(run: EncodedRun) -> Parameters:
         "workflow_type": run.workflow_type,
         "organization_id": run.organization_id,
         "metadata": run.metadata,
+        "headers": run.headers,
         "idempotency_key": run.idempotency_key,
         "active_key": run.active_key,
         "snapshot": run.snapshot,

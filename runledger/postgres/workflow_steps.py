@@ -32,7 +32,7 @@ from runledger.postgres.expressions import (
     rows_of,
 )
 from runledger.postgres.statements import Statement
-from runledger.postgres.tables import job_queue, job_ready, workflow_step_dependencies, workflow_steps
+from runledger.postgres.tables import job_queue, job_ready, workflow_runs, workflow_step_dependencies, workflow_steps
 from runledger.postgres.workflow_cascade import cancel_behind
 from runledger.postgres.workflow_counts import (
     BLOCKED,
@@ -147,6 +147,7 @@ def _written(moved: CTE) -> CTE:
 
 def _jobs(moved: CTE) -> tuple[CTE, CTE]:
     row = moved.c
+    headers = select(workflow_runs.c.headers).where(workflow_runs.c.id == row.workflow_run_id).scalar_subquery()
     recorded = {
         "id": row.job_id,
         "job_type": row.job_type,
@@ -157,6 +158,7 @@ def _jobs(moved: CTE) -> tuple[CTE, CTE]:
         "timeout_seconds": row.timeout_seconds,
         "workflow_run_id": row.workflow_run_id,
         "workflow_step_id": row.id,
+        "headers": headers,
     }
     readied = {
         "job_id": row.job_id,

@@ -14,7 +14,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from runledger import JobCatalog, JobContext, JobFailure, JobTimeout, Snooze, enqueue_jobs, use_for_enqueues
+from runledger import (
+    JobCatalog,
+    JobContext,
+    JobFailure,
+    JobTimeout,
+    Snooze,
+    enqueue_jobs,
+    enqueue_workflow_run,
+    use_for_enqueues,
+)
 from runledger.contrib import otel
 from runledger.core.middleware import no_longer_for_enqueues
 
@@ -149,6 +158,21 @@ def test_a_job_that_nobody_traced_has_no_link(telemetry: Telemetry) -> None:
     telemetry.bench.run("mail.send", headers={"traceparent": "nonsense"})
     [processed] = telemetry.spans("process")
     assert processed.links == ()
+
+
+def test_the_attempts_of_steps_are_linked_to_the_span_of_their_run(telemetry: Telemetry) -> None:
+    builder = telemetry.catalog.workflow("newsletter").job("first", "mail.send").job("last", "mail.send")
+    with telemetry.bench.connection.transaction():
+        request = builder.after_success("last", ["first"]).external("gate").build()
+        run_id = enqueue_workflow_run(telemetry.bench.connection, request).run_id
+    telemetry.bench.work()
+    [sent], processed = telemetry.spans("send"), telemetry.spans("process")
+    assert (sent.name, sent.kind) == ("send newsletter", trace.SpanKind.PRODUCER)
+    assert sent.attributes["runledger.workflow.type"] == "newsletter"
+    assert sent.attributes["messaging.batch.message_count"] == 2
+    assert [span.attributes["runledger.workflow.step_key"] for span in processed] == ["first", "last"]
+    assert {span.attributes["messaging.message.conversation_id"] for span in processed} == {str(run_id)}
+    assert [link.context.span_id for span in processed for link in span.links] == [sent.context.span_id] * 2
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from runledger import (
     JobRequest,
     Middleware,
     ScheduleRequest,
+    Scope,
     enqueue_job,
     enqueue_jobs,
     trigger_job_schedule,
@@ -20,10 +21,13 @@ from runledger import (
     use_for_enqueues,
 )
 from runledger.core.failures import DeadLetter, DeadLetterReason, JobFailure, failure_of
+from runledger.core.headers import decode_headers
 from runledger.core.middleware import no_longer_for_enqueues
 from runledger.core.results import failed_end
 from runledger.postgres.claim import claim_jobs
+from runledger.postgres.operations import requeue_job
 from runledger.postgres.settle import settle_jobs
+from runledger.testing.factories import continued, dead_lettered
 
 Connection = psycopg.Connection[Any]
 HEADERS = {"traceparent": "00-abc-def-01"}
@@ -161,3 +165,16 @@ def test_a_fired_job_names_its_schedule_in_a_header(connection, job_type, stored
     upsert_job_schedule(connection, ScheduleRequest("nightly", cron="0 3 * * *", job_type=job_type))
     trigger_job_schedule(connection, "nightly")
     assert stored() == [{"schedule": "nightly"}]
+
+
+def test_a_job_keeps_its_headers_when_it_continues_and_when_it_is_requeued(connection, job_type):
+    def claimed() -> Any:
+        [job] = claim_jobs(connection, worker_id="w", job_types=[job_type], limit=1, lease_ttl_seconds=30)
+        assert decode_headers(job.headers) == HEADERS
+        return job
+
+    job_id = enqueue_job(connection, JobRequest(job_type, headers=HEADERS)).job_id
+    settle_jobs(connection, [continued(claimed())])
+    settle_jobs(connection, [dead_lettered(claimed())])
+    requeue_job(connection, job_id, scope=Scope.any())
+    assert claimed().run_number == 3

@@ -6,7 +6,7 @@ nothing is recorded.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -20,6 +20,8 @@ from runledger.core.errors import InvalidRequest
 from runledger.core.failures import Continue, JobFailure, Snooze
 from runledger.core.middleware import Middleware
 from runledger.core.requests import JobRequest
+from runledger.core.states import StepKind
+from runledger.core.workflows import WorkflowRunRequest
 
 SYSTEM: Final = "messaging.system"
 DESTINATION: Final = "messaging.destination.name"
@@ -31,6 +33,7 @@ CONVERSATION_ID: Final = "messaging.message.conversation_id"
 ERROR_TYPE: Final = "error.type"
 ATTEMPT: Final = "runledger.job.attempt"
 RUN_NUMBER: Final = "runledger.job.run_number"
+WORKFLOW_TYPE: Final = "runledger.workflow.type"
 STEP_KEY: Final = "runledger.workflow.step_key"
 PROCESS_DURATION: Final = "messaging.process.duration"
 
@@ -39,7 +42,8 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class OpenTelemetry(Middleware):
-    """Spans ``send <job type>`` and ``process <job type>``. A batch is one span.
+    """Spans ``send <job type>`` and ``process <job type>``. A batch is one span, and so is a workflow run: the
+    attempts of its steps are linked to it.
 
     An attempt's span begins a trace of its own and has a link to the span of its enqueue, because a job may run days
     later and often; with ``is_child`` it belongs to the trace of the enqueue instead. Without providers, those that
@@ -61,19 +65,35 @@ class OpenTelemetry(Middleware):
 
     def on_enqueue_batch(self, requests: Sequence[JobRequest]) -> Sequence[JobRequest]:
         destinations = {request.job_type for request in requests}
-        attributes: dict[str, str | int] = {SYSTEM: _SCOPE, OPERATION_NAME: "send", OPERATION_TYPE: "send"}
+        attributes: dict[str, str | int] = {}
         name = "send"
         if len(destinations) == 1:
             [attributes[DESTINATION]] = destinations
             name = f"send {attributes[DESTINATION]}"
         if len(requests) > 1:
             attributes[BATCH_COUNT] = len(requests)
-        carrier: dict[str, str] = {}
-        with self._tracer.start_as_current_span(name, kind=trace.SpanKind.PRODUCER, attributes=attributes):
-            _PROPAGATOR.inject(carrier)
+        carrier = self._send(name, attributes)
         if not carrier:
             return requests
         return [replace(request, headers={**(request.headers or {}), **carrier}) for request in requests]
+
+    def on_enqueue_run(self, request: WorkflowRunRequest) -> WorkflowRunRequest:
+        carrier = self._send(
+            f"send {request.workflow_type}",
+            {
+                WORKFLOW_TYPE: request.workflow_type,
+                BATCH_COUNT: sum(step.kind == StepKind.JOB for step in request.steps),
+            },
+        )
+        return replace(request, headers={**(request.headers or {}), **carrier}) if carrier else request
+
+    def _send(self, name: str, attributes: Mapping[str, str | int]) -> dict[str, str]:
+        """A span of a producer has been recorded; answers with the headers that lead to it."""
+        carrier: dict[str, str] = {}
+        attributes = {SYSTEM: _SCOPE, OPERATION_NAME: "send", OPERATION_TYPE: "send", **attributes}
+        with self._tracer.start_as_current_span(name, kind=trace.SpanKind.PRODUCER, attributes=attributes):
+            _PROPAGATOR.inject(carrier)
+        return carrier
 
     def around_attempt(self, context: JobContext, payload: Any, proceed: Callable[[], Any]) -> Any:
         producer = _producer_of(context)

@@ -20,6 +20,7 @@ from runledger.core.headers import SCHEDULE_HEADER, Headers
 from runledger.core.middleware import Middleware, SettledAttempt
 from runledger.core.requests import JobRequest
 from runledger.core.states import JobStatus, Outcome
+from runledger.core.workflows import WorkflowRunRequest
 
 FLUSH_SECONDS: Final = 2.0
 _TRACE_HEADERS: Final = ("sentry-trace", "baggage")
@@ -38,11 +39,15 @@ class Sentry(Middleware):
 
     def on_enqueue_batch(self, requests: Sequence[JobRequest]) -> Sequence[JobRequest]:
         """Jobs enqueued within a trace belong to it."""
-        if sentry_sdk.get_current_span() is None:
+        headers = _headers_of_trace()
+        if not headers:
             return requests
-        found = {"sentry-trace": sentry_sdk.get_traceparent(), "baggage": sentry_sdk.get_baggage()}
-        headers = {name: value for name, value in found.items() if value}
         return [replace(request, headers={**(request.headers or {}), **headers}) for request in requests]
+
+    def on_enqueue_run(self, request: WorkflowRunRequest) -> WorkflowRunRequest:
+        """So do the jobs of a workflow run."""
+        headers = _headers_of_trace()
+        return replace(request, headers={**(request.headers or {}), **headers}) if headers else request
 
     def around_attempt(self, context: JobContext, payload: Any, proceed: Callable[[], Any]) -> Any:
         headers = _headers_of(context)
@@ -101,6 +106,13 @@ class Sentry(Middleware):
         if is_last or self._reports_every_failure:
             sentry_sdk.capture_exception(error)
             self._reported.append(context.lease_token)
+
+
+def _headers_of_trace() -> Headers:
+    if sentry_sdk.get_current_span() is None:
+        return {}
+    found = {"sentry-trace": sentry_sdk.get_traceparent(), "baggage": sentry_sdk.get_baggage()}
+    return {name: value for name, value in found.items() if value}
 
 
 def _headers_of(context: JobContext) -> Headers:
