@@ -18,7 +18,7 @@ export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pg15 check docs bench bench-peers chaos chaos-long chaos-smoke coverage package clean
+.PHONY: help demo test test-pg15 check docs bench bench-check bench-churn bench-growth bench-long bench-peers chaos chaos-long chaos-smoke coverage package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,18 @@ docs: $(DEV_STAMP) ## Write the generated pages of docs/reference anew, and buil
 
 bench: $(DEV_STAMP) ## Measure throughput (see ARGS='--help')
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: $(DEV_STAMP) ## Fail when the framework fell behind its floor (ARGS=--write stores the ratios)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.check $(ARGS)
+
+bench-growth: $(DEV_STAMP) ## Measure what a job costs as queue, history, types, payloads and graphs grow, and draw it
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.growth $(ARGS)
+
+bench-churn: $(DEV_STAMP) ## Two minutes of work beside a transaction that stays open, ours and others
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.churn $(ARGS)
+
+bench-long: $(DEV_STAMP) ## The same for an hour, ours alone
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.churn --only runledger --seconds 3600 $(ARGS)
 
 bench-peers: $(DEV_STAMP) ## Measure other job systems beside ours; installs them below .venv-peers (ARGS='--only pgqueuer')
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.peers $(ARGS)

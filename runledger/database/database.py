@@ -18,7 +18,7 @@ from runledger.postgres.violations import error_for
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 CONNECTION_MAX_AGE_SECONDS = 1_800.0
-_SESSION = "; ".join(
+SESSION_SETTINGS = "; ".join(
     f"SET {setting}"
     for setting in (
         "plan_cache_mode = force_generic_plan",
@@ -131,7 +131,7 @@ def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext
         driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
         with guard(driver):
             if is_direct(driver):
-                driver.execute(_SESSION)
+                driver.execute(SESSION_SETTINGS)
                 driver.prepare_threshold = 0
     except psycopg.Error as error:
         if driver is not None:

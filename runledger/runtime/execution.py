@@ -29,18 +29,24 @@ from runledger.core.states import JobStatus, Outcome
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.reporter import Reporter
 
+SHORT_SECONDS = 0.000_5
+"""A job that took less is charged no millisecond of CPU."""
+
+MEASURED_EVERY_SECONDS = 0.002
+
 
 class Execution:
     """Runs attempts one after the other in this process."""
 
-    __slots__ = ("_cpu_seconds", "_interrupts", "_pid", "_reporter", "_worker_id")
+    __slots__ = ("_cpu_seconds", "_interrupts", "_max_rss_kb", "_measured_at", "_pid", "_reporter", "_worker_id")
 
     def __init__(self, worker_id: str, interrupts: Interrupts, reporter: Reporter) -> None:
         self._worker_id = worker_id
         self._interrupts = interrupts
         self._reporter = reporter
         self._pid = os.getpid()
-        self._cpu_seconds = 0.0
+        self._cpu_seconds = self._measured_at = 0.0
+        self._max_rss_kb = 0
 
     def run(self, handler: RegisteredHandler, job: ClaimedJob, started_at: float) -> Succeeded | Ended | None:
         """How the attempt ended and what follows; None when there is nothing to write, because its lease is gone or
@@ -48,13 +54,13 @@ class Execution:
         try:
             payload = handler.payload_type.from_json(decode_json(job.payload, error=InvalidPayload))
         except RunledgerError as error:
-            return self._measured(failed(job, handler, terminal_failure_of(error)))
+            return self._measured(failed(job, handler, terminal_failure_of(error)), started_at)
         result, error_raised = self._call(handler, job, payload, started_at)
         if isinstance(error_raised, JobCancelled) and self._interrupts.has_been_told(job.lease_token):
             return None  # raised by a handler on its own, it is a failure like any other
         if error_raised is None and not self._reporter.is_finished:
-            return self._measured(_returned(job, handler, result))
-        return self._measured(self._raised(job, handler, error_raised))
+            return self._measured(_returned(job, handler, result), started_at)
+        return self._measured(self._raised(job, handler, error_raised), started_at)
 
     def _call(
         self, handler: RegisteredHandler, job: ClaimedJob, payload: Any, started_at: float
@@ -87,13 +93,18 @@ class Execution:
             return _deferred(job, error)
         return failed(job, handler, failure_of(error))
 
-    def _measured(self, end: Succeeded | Ended) -> Succeeded | Ended:
-        """The end with what it cost this process since the last one."""
+    def _measured(self, end: Succeeded | Ended, started_at: float) -> Succeeded | Ended:
+        """The end with what it cost this process since the last one that was measured. Asking the system costs more
+        than running a short job, so the shortest are asked about every other millisecond only."""
+        now = time.monotonic()
+        if now - started_at < SHORT_SECONDS and now - self._measured_at < MEASURED_EVERY_SECONDS:
+            end.cpu_ms, end.max_rss_kb = 0, self._max_rss_kb
+            return end
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_seconds = usage.ru_utime + usage.ru_stime
         end.cpu_ms = round((cpu_seconds - self._cpu_seconds) * 1_000)
-        end.max_rss_kb = usage.ru_maxrss
-        self._cpu_seconds = cpu_seconds
+        end.max_rss_kb = self._max_rss_kb = usage.ru_maxrss
+        self._cpu_seconds, self._measured_at = cpu_seconds, now
         return end
 
 

@@ -16,6 +16,10 @@ from runledger.runtime.slots import Slot
 CANCEL_SIGNAL = signal.SIGUSR2
 """Sent by the keeper after it named the token in the slot: the attempt counts no more."""
 
+ARM_AGAIN_SECONDS = 0.05
+"""An alarm that is set and early enough is left alone for so long: to set one costs as much as to run a short job.
+It is set again then, in case a handler has taken it away."""
+
 ALARM_SLACK_SECONDS = 0.005
 """How much earlier than the clock says an alarm may come and still count."""
 
@@ -23,28 +27,31 @@ ALARM_SLACK_SECONDS = 0.005
 class Interrupts:
     """Arms the timer of an attempt and raises into its handler. One for each worker process, in the main thread."""
 
-    __slots__ = ("_deadline", "_is_user_code", "_pending", "_slot", "_token")
+    __slots__ = ("_armed_at", "_deadline", "_fires_at", "_is_user_code", "_pending", "_slot", "_token")
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._is_user_code = False
         self._pending: BaseException | None = None
         self._token = 0
-        self._deadline = 0.0
+        self._deadline = self._armed_at = 0.0
+        self._fires_at = float("inf")
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.signal(CANCEL_SIGNAL, self._on_cancel)
 
     def enter(self, token: int, timeout_seconds: float) -> None:
         """User code runs from here on, for at most ``timeout_seconds``."""
-        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
-        self._deadline = time.monotonic() + timeout_seconds - ALARM_SLACK_SECONDS
-        self._token = token
+        now = time.monotonic()
         self._pending = None
+        self._deadline = now + timeout_seconds
+        self._token = token  # from here on an alarm of an earlier attempt sets itself again
+        if self._deadline < self._fires_at or now - self._armed_at > ARM_AGAIN_SECONDS:
+            self._arm(now)
         self._is_user_code = True
 
     def leave(self) -> None:
-        """User code has ended; nothing is raised any more. The timer may still fire: nobody listens, and the next
-        attempt sets it anew, so disarming it would be a system call for nothing."""
+        """User code has ended; nothing is raised any more. The timer may still fire: nobody listens, and it serves the
+        next attempt, so disarming it would be a system call for nothing."""
         self._is_user_code = False
         self._token = 0
         self._pending = None
@@ -67,8 +74,18 @@ class Interrupts:
                     raise pending
 
     def _on_alarm(self, number: int, frame: object) -> None:
-        if time.monotonic() >= self._deadline:  # else it was set for an attempt that has ended
+        now = time.monotonic()
+        self._fires_at = float("inf")
+        if not self._token:
+            return  # it was set for an attempt that has ended
+        if now >= self._deadline - ALARM_SLACK_SECONDS:
             self._raise(JobTimeout("the attempt ran longer than its timeout"))
+        else:
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        self._armed_at, self._fires_at = now, self._deadline
+        signal.setitimer(signal.ITIMER_REAL, self._deadline - now)
 
     def _on_cancel(self, number: int, frame: object) -> None:
         if self._token and self._slot.interrupted_token == self._token:

@@ -3,13 +3,16 @@
 BATCH_SECONDS = 0.1
 """A batch should not last longer: what waits in it could run elsewhere."""
 
+LARGEST_GROWTH = 4
+"""From one batch to the next."""
+
 STALE_SECONDS = 0.5
 """A claimed job that has not begun by then goes back; the keeper takes it back at twice that."""
 
 
 class Prefetch:
-    """The size of the next claim, from how long the last batch took. Doubles while batches are full and short, and
-    falls at once to what fits when they are not."""
+    """The size of the next claim, from how long the last batch took. Grows up to fourfold while batches are full and
+    short, never to more than would fit, and falls at once to what fits when they are not."""
 
     __slots__ = ("largest", "size")
 
@@ -21,5 +24,6 @@ class Prefetch:
         """A batch of ``claimed`` jobs took ``seconds``."""
         if seconds > BATCH_SECONDS:
             self.size = max(1, min(self.size, int(claimed * BATCH_SECONDS / seconds)))
-        elif claimed >= self.size and 2 * seconds <= BATCH_SECONDS:
-            self.size = min(self.largest, self.size * 2)
+        elif claimed >= self.size:
+            growth = max(1, min(LARGEST_GROWTH, int(BATCH_SECONDS / max(seconds, 1e-6))))
+            self.size = min(self.largest, self.size * growth)

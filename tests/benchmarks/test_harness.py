@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from benchmarks import enqueues
+from benchmarks import check, churn, enqueues, growth
 from benchmarks.drains import Drain
 from benchmarks.floor import hand_loop
 from benchmarks.ground import ledger_database
@@ -59,3 +59,44 @@ def test_the_table_names_who_could_not_be_measured() -> None:
     assert "no Redis / here" in pages.kept(result)
     assert len(pages.kept(result).splitlines()) == len(PEERS) + 2
     assert "**runledger**" in pages.table(result)
+
+
+def test_a_ratio_is_worse_only_beyond_its_margin() -> None:
+    baseline = {"c | jobs/s | ours": 1.0, "c | WAL B/job | ours": 1.0, "c | p50 ms | ours": 1.0}
+    near = {"c | jobs/s | ours": 0.85, "c | WAL B/job | ours": 1.04, "c | p50 ms | ours": 9.0, "c | jobs/s | new": 0.1}
+    assert check.regressions(near, baseline) == []
+    far = check.regressions({"c | jobs/s | ours": 0.7, "c | WAL B/job | ours": 1.2}, baseline)
+    assert [str(one) for one in far] == [
+        "c | jobs/s | ours: 0.70 x floor, was 1.00",
+        "c | WAL B/job | ours: 1.20 x floor, was 1.00",
+    ]
+
+
+def test_what_looks_worse_is_measured_again_and_pairs_are_compared() -> None:
+    speeds = iter([1.0, 10.0, 10.0])
+    contest = Contest("c", {"floor": lambda: {"jobs/s": 10.0}, "ours": lambda: {"jobs/s": next(speeds)}})
+    assert check.judge([contest], {"c | jobs/s | ours": 1.0}, repeats=1) == []
+    assert check.ratios([contest]) == {"c | jobs/s | ours": 1.0}
+
+
+def test_samples_tell_how_long_each_job_waited(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(board.DIRECTORY_VARIABLE, str(tmp_path))
+    counter = board.Counter()
+    for _ in range(100):
+        counter.begin(time.monotonic_ns() - 5_000_000)
+    found = board.samples(str(tmp_path))
+    assert len(found) >= 64
+    assert all(wait >= 5_000_000 for _, wait in found)
+
+
+def test_the_steps_of_a_churn_are_summed_up_by_phase() -> None:
+    step = {"jobs/s": 10.0, "p50 ms": 1.0, "p95 ms": 2.0, "server µs/job": 3.0, "dead rows": 4}
+    steps = [{"phase": "before"} | step, *({"phase": "pinned"} | step | {"p50 ms": float(n)} for n in range(8))]
+    assert churn.phases(steps)["pinned"]["p50 ms"] == 6.5
+    assert "| runledger | 2,000 | before | 10 |" in churn.table({"runledger": steps})
+
+
+def test_growth_is_measured_with_small_sizes(server_url: str) -> None:
+    with ledger_database(server_url) as url:
+        assert growth.waiting_jobs(url, 300)["claim ms"] > 0
+        assert growth.job_types(url, 3)["claim ms"] > 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from runledger import JobCancelled, JobTimeout
-from runledger.runtime.interrupts import CANCEL_SIGNAL, Interrupts
+from runledger.runtime.interrupts import ARM_AGAIN_SECONDS, CANCEL_SIGNAL, Interrupts
 from runledger.runtime.slots import Slot, SlotTable
 
 pytestmark = pytest.mark.usefixtures("own_signals")
@@ -60,6 +60,48 @@ def test_the_timeout_of_an_ended_attempt_does_not_hit_the_next(interrupts: Inter
     interrupts.enter(2, 30)
 
     spin(0.1)
+
+
+def test_an_alarm_that_was_set_for_an_earlier_attempt_serves_the_next(interrupts: Interrupts) -> None:
+    interrupts.enter(1, 0.2)
+    interrupts.leave()
+    interrupts.enter(2, 0.3)
+    began_at = time.monotonic()
+
+    with pytest.raises(JobTimeout):
+        spin(2.0)
+
+    assert time.monotonic() - began_at >= 0.29
+
+
+def test_a_shorter_timeout_does_not_wait_for_an_alarm_that_is_set(interrupts: Interrupts) -> None:
+    interrupts.enter(1, 30)
+    interrupts.leave()
+    interrupts.enter(2, 0.05)
+
+    with pytest.raises(JobTimeout):
+        spin(2.0)
+
+
+def test_an_alarm_between_two_attempts_is_set_again_for_the_next(interrupts: Interrupts) -> None:
+    interrupts.enter(1, 0.05)
+    interrupts.leave()
+    spin(0.1)
+    interrupts.enter(2, 0.05)
+
+    with pytest.raises(JobTimeout):
+        spin(2.0)
+
+
+def test_an_alarm_that_a_handler_took_away_is_set_again(interrupts: Interrupts) -> None:
+    interrupts.enter(1, 0.3)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    interrupts.leave()
+    spin(ARM_AGAIN_SECONDS * 1.5)
+    interrupts.enter(2, 0.3)
+
+    with pytest.raises(JobTimeout):
+        spin(2.0)
 
 
 def test_a_timeout_inside_framework_code_follows_at_its_end(interrupts: Interrupts) -> None:

@@ -9,14 +9,23 @@ def test_the_first_claim_takes_one_job() -> None:
     assert Prefetch(100).size == 1
 
 
-def test_full_and_short_batches_double_the_next_up_to_the_largest() -> None:
+def test_full_and_short_batches_grow_the_next_fourfold_up_to_the_largest() -> None:
     prefetch = Prefetch(100)
     sizes = []
-    for _ in range(9):
+    for _ in range(5):
         prefetch.learn(claimed=prefetch.size, seconds=0.001)
         sizes.append(prefetch.size)
 
-    assert sizes == [2, 4, 8, 16, 32, 64, 100, 100, 100]
+    assert sizes == [4, 16, 64, 100, 100]
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.2, 64), (0.3, 48), (0.45, 32), (0.6, 16), (1.0, 16)])
+def test_a_batch_grows_by_no_more_than_fits(share: float, size: int) -> None:
+    prefetch = Prefetch(100)
+    prefetch.size = 16
+    prefetch.learn(claimed=16, seconds=BATCH_SECONDS * share)
+
+    assert prefetch.size == size
 
 
 def test_a_batch_that_was_not_full_teaches_nothing() -> None:

@@ -231,6 +231,7 @@ def test_signals_timers_and_threads_are_afterwards_as_before(ledger: LedgerForTe
     handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR2)]
     signal.setitimer(signal.ITIMER_REAL, 500)
     ledger.enqueue("test.echo", {})
+    earlier = threading.enumerate()
     try:
         ledger.drain(catalog)
 
@@ -239,7 +240,7 @@ def test_signals_timers_and_threads_are_afterwards_as_before(ledger: LedgerForTe
     finally:
         signal.signal(signal.SIGALRM, before)
     for thread in threading.enumerate():
-        if thread.name in ("runledger-attendant", "runledger-watchdog"):
+        if thread not in earlier and thread.name in ("runledger-attendant", "runledger-watchdog"):
             thread.join(timeout=10)
             assert not thread.is_alive()
 

@@ -21,6 +21,7 @@ CHUNK = 5_000
 
 LATENCY_GAP_SECONDS = 0.05
 POLL_SECONDS = 0.000_2
+FEED_GAP_SECONDS = 0.01
 
 
 class Adapter:
@@ -125,4 +126,17 @@ def _wait_for(directory: str, begun: int, deadline: float) -> int:
     return state.last_ns
 
 
-_MEASURED = {"one": _one, "many": _many, "chains": _chains, "latency": _latency}
+def _feed(adapter: Adapter, options: argparse.Namespace) -> dict[str, float]:
+    """``count`` jobs a second, evenly, each with the time at which it was sent."""
+    done, began = 0, time.monotonic()
+    while (passed := time.monotonic() - began) < options.seconds:
+        due = int(passed * options.count) - done
+        if due > 0:
+            PAYLOAD[board.SENT] = time.monotonic_ns()
+            adapter.many(due)
+            done += due
+        time.sleep(FEED_GAP_SECONDS)
+    return {"count": done, "seconds": passed}
+
+
+_MEASURED = {"one": _one, "many": _many, "chains": _chains, "latency": _latency, "feed": _feed}

@@ -8,11 +8,18 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Mapping
+from io import BufferedWriter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 DIRECTORY_VARIABLE = "BENCH_BOARD"
 WORK_VARIABLE = "BENCH_WORK_MS"
+SENT = "sent_ns"
+"""Key of a payload: when its job was enqueued, on the machine's monotonic clock."""
+
+SAMPLES_SUFFIX = ".samples"
+_SAMPLE = struct.Struct("qq")  # monotonic nanoseconds of the start, and of the wait before it
 _RECORD = struct.Struct("qqq")  # begun, monotonic nanoseconds of the first and of the last
 
 WORK_SECONDS = float(os.environ.get(WORK_VARIABLE, "0")) / 1_000
@@ -35,8 +42,10 @@ class Counter:
         self._pid = 0
         self._begun = self._first_ns = 0
         self._memory: mmap.mmap | None = None
+        self._samples: BufferedWriter | None = None
 
-    def begin(self) -> None:
+    def begin(self, sent_ns: int | None = None) -> None:
+        """One more job has begun; ``sent_ns`` says when it was enqueued, and is kept as a sample of the wait."""
         with self._lock:
             now = time.monotonic_ns()
             if self._pid != os.getpid():
@@ -44,6 +53,9 @@ class Counter:
             assert self._memory is not None
             self._begun += 1
             _RECORD.pack_into(self._memory, 0, self._begun, self._first_ns, now)
+            if sent_ns is not None:
+                assert self._samples is not None
+                self._samples.write(_SAMPLE.pack(now, now - sent_ns))
 
     def _open(self, now: int) -> None:
         self._pid, self._begun, self._first_ns = os.getpid(), 0, now
@@ -51,27 +63,34 @@ class Counter:
         path.write_bytes(bytes(_RECORD.size))
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), _RECORD.size)
+        self._samples = path.with_suffix(SAMPLES_SUFFIX).open("wb", buffering=_SAMPLE.size * 32)
 
 
 begin = Counter().begin
 """Called by every handler as its first act."""
 
 
-def work() -> None:
+def work(payload: Mapping[str, Any] | None = None) -> None:
     """The whole of a synchronous handler."""
-    begin()
+    begin(payload.get(SENT) if payload else None)
     if WORK_SECONDS:
         time.sleep(WORK_SECONDS)
 
 
 def read(directory: str) -> Board:
     """What all processes have counted so far."""
-    records = [_RECORD.unpack(data) for data in _contents(directory) if len(data) == _RECORD.size]
+    contents = [path.read_bytes() for path in Path(directory).iterdir() if path.suffix != SAMPLES_SUFFIX]
+    records = [_RECORD.unpack(data) for data in contents if len(data) == _RECORD.size]
     began = [record for record in records if record[0]]
     if not began:
         return Board(0, 0, 0)
     return Board(sum(one[0] for one in began), min(one[1] for one in began), max(one[2] for one in began))
 
 
-def _contents(directory: str) -> list[bytes]:
-    return [path.read_bytes() for path in Path(directory).iterdir()]
+def samples(directory: str) -> list[tuple[int, int]]:
+    """Start and wait of every job that told when it was sent, in monotonic nanoseconds; the last few may be missing."""
+    found: list[tuple[int, int]] = []
+    for path in Path(directory).glob(f"*{SAMPLES_SUFFIX}"):
+        data = path.read_bytes()
+        found += _SAMPLE.iter_unpack(data[: len(data) // _SAMPLE.size * _SAMPLE.size])
+    return found

@@ -19,7 +19,7 @@ from benchmarks.peers.registry import OURS, Peer
 from runledger.testing.databases import ephemeral_database
 
 TESTS = Path(__file__).resolve().parents[2]
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 ACTION_SECONDS = 60.0
 POLL_SECONDS = 0.005
 SERVER_PID = "SELECT pg_backend_pid()"
@@ -107,21 +107,22 @@ class Place:
 def measured_round(peer: Peer, server_url: str, redis: tuple[str, int] | None, sizes: Sizes) -> Figures:
     """Every figure of one round. Raises RuntimeError, with the peer's own words, when a cell does not run."""
     figures: Figures = {}
-    with _place(peer, server_url, redis, sizes) as place:
+    with fresh_place(peer, server_url, redis, sizes) as place:
         figures |= _enqueues(place)
         figures |= _drain(place)
-    with _place(peer, server_url, redis, replace(sizes, share=sizes.share * sizes.slow_jobs / peer.jobs)) as place:
+    with fresh_place(peer, server_url, redis, replace(sizes, share=sizes.share * sizes.slow_jobs / peer.jobs)) as place:
         figures |= _slow(place)
-    with _place(peer, server_url, redis, sizes) as place:
+    with fresh_place(peer, server_url, redis, sizes) as place:
         figures |= _pick_up(place)
     if peer.has_chains:
-        with _place(peer, server_url, redis, sizes) as place:
+        with fresh_place(peer, server_url, redis, sizes) as place:
             figures |= _chains(place)
     return figures
 
 
 @contextlib.contextmanager
-def _place(peer: Peer, server_url: str, redis: tuple[str, int] | None, sizes: Sizes) -> Iterator[Place]:
+def fresh_place(peer: Peer, server_url: str, redis: tuple[str, int] | None, sizes: Sizes) -> Iterator[Place]:
+    """An empty database with the peer's schema, gone after the block."""
     used = redis if peer.needs_redis else None
     if used is not None:
         subprocess.run(["redis-cli", "-u", used[0], "flushall"], check=True, stdout=subprocess.DEVNULL)

@@ -17,7 +17,7 @@ from benchmarks.peers.adapter import PAYLOAD, Adapter, main
 @worker(queue="default")
 class Nothing:
     async def process(self, job):
-        board.begin()
+        board.begin(job.args.get(board.SENT))
         if board.WORK_SECONDS:
             await asyncio.sleep(board.WORK_SECONDS)
 

@@ -14,8 +14,6 @@ from pgqueuer import AsyncpgDriver, Job, PgQueuer, Queries
 from benchmarks.peers import board
 from benchmarks.peers.adapter import PAYLOAD, Adapter, main
 
-DATA = json.dumps(PAYLOAD).encode()
-
 
 class PgQueuerAdapter(Adapter):
     def open(self) -> None:
@@ -27,10 +25,11 @@ class PgQueuerAdapter(Adapter):
         self.loop.run_until_complete(self.queries.install())
 
     def one(self) -> None:
-        self.loop.run_until_complete(self.queries.enqueue("nothing", DATA))
+        self.loop.run_until_complete(self.queries.enqueue("nothing", json.dumps(PAYLOAD).encode()))
 
     def many(self, count: int) -> None:
-        self.loop.run_until_complete(self.queries.enqueue(["nothing"] * count, [DATA] * count, [0] * count))
+        data = json.dumps(PAYLOAD).encode()
+        self.loop.run_until_complete(self.queries.enqueue(["nothing"] * count, [data] * count, [0] * count))
 
     def work(self, concurrency: int) -> None:
         uvloop.run(_work(self.url, concurrency))
@@ -41,7 +40,7 @@ async def _work(url: str, concurrency: int) -> None:
 
     @pgq.entrypoint("nothing")
     async def nothing(job: Job) -> None:
-        board.begin()
+        board.begin(json.loads(job.payload).get(board.SENT))
         if board.WORK_SECONDS:
             await asyncio.sleep(board.WORK_SECONDS)
 

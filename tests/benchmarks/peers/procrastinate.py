@@ -18,7 +18,7 @@ def _app(url: str) -> App:
 
     @app.task(name="nothing")
     async def nothing(payload: dict[str, object]) -> None:
-        board.begin()
+        board.begin(payload.get(board.SENT))
         if board.WORK_SECONDS:
             await asyncio.sleep(board.WORK_SECONDS)
 
