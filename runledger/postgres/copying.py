@@ -34,8 +34,8 @@ MINIMUM_ROWS = 1_000
 """From this many rows on, COPY beats one statement with arrays (measured: 64,000 against 31,000 jobs a second)."""
 
 _RECORD = (
-    "job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, created_at, "
-    "expires_at, tags, headers)"
+    "job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, expires_at, tags, "
+    "headers)"
 )
 _PLACE = "(job_id, next_run_at, priority, job_type)"
 
@@ -74,10 +74,12 @@ def copy_jobs(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[
     records: list[Row] = []
     ready: list[Row] = []
     scheduled: list[Row] = []
+    now_text = str(now)  # the driver takes 2 µs to write a time, for each row anew
     for job_id, one in zip(job_ids, requests, strict=True):
-        record, place = _rows(job_id, one, defaults[one.job_type], now)
+        next_run_at = _next_run_at(one, now)
+        record, place = _rows(job_id, one, defaults[one.job_type], now_text if next_run_at is now else next_run_at)
         records.append(record)
-        (ready if place[1] <= now else scheduled).append(place)
+        (ready if next_run_at <= now else scheduled).append(place)
     ledger.copy_rows(_RECORD, records)
     for target, rows in (("job_ready", ready), ("job_scheduled", scheduled)):
         if rows:
@@ -92,13 +94,14 @@ def _check_known(requests: list[EncodedRequest], defaults: dict[str, Any]) -> No
             raise definition_missing(f"requests[{index}]: ", one.job_type)
 
 
-def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, now: datetime) -> tuple[Row, Row]:
+def _next_run_at(one: EncodedRequest, now: datetime) -> datetime:
+    return now + timedelta(seconds=one.delay_seconds) if one.delay_seconds is not None else one.next_run_at or now
+
+
+def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, next_run_at: datetime | str) -> tuple[Row, Row]:
     priority = defaults[0] if one.priority is None else one.priority
     max_attempts = defaults[1] if one.max_attempts is None else one.max_attempts
     timeout_seconds = defaults[2] if one.timeout_seconds is None else one.timeout_seconds
-    next_run_at = one.next_run_at or now
-    if one.delay_seconds is not None:
-        next_run_at = now + timedelta(seconds=one.delay_seconds)
     record = (
         job_id,
         one.job_type,
@@ -107,7 +110,6 @@ def _rows(job_id: UUID, one: EncodedRequest, defaults: Any, now: datetime) -> tu
         priority,
         max_attempts,
         timeout_seconds,
-        now,
         one.expires_at,
         one.tags,
         one.headers,

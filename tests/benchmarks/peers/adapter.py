@@ -21,6 +21,7 @@ CHUNK = 5_000
 
 LATENCY_GAP_SECONDS = 0.05
 POLL_SECONDS = 0.000_2
+START_SECONDS = 50.0
 FEED_GAP_SECONDS = 0.01
 
 
@@ -102,8 +103,9 @@ def _chains(adapter: Adapter, options: argparse.Namespace) -> dict[str, float]:
 def _latency(adapter: Adapter, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds from the call that enqueues to the first act of the handler, one job at a time, all else idle."""
     directory = os.environ[board.DIRECTORY_VARIABLE]
-    began, found = time.monotonic(), []
-    _wait_for(directory, 1, began + 30)
+    found: list[float] = []
+    _wait_for(directory, 1, time.monotonic() + START_SECONDS)
+    began = time.monotonic()
     while len(found) < options.count and time.monotonic() - began < options.seconds:
         time.sleep(LATENCY_GAP_SECONDS)
         before = board.read(directory).begun

@@ -55,8 +55,9 @@ async function repeat(step, count, seconds, size) {
 }
 
 async function latency(adapter, count, seconds) {
-  const began = now(), found = [];
-  await waitFor(1n, 30);
+  const found = [];
+  await waitFor(1n, 50);
+  const began = now();
   while (found.length < count && Number(now() - began) / 1e9 < seconds) {
     await pause(50);
     const before = read().begun;
