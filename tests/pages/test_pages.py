@@ -12,7 +12,10 @@ from sybil.parsers.myst import CodeBlockParser, SkipParser
 from runledger.testing import databases
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUN_ELSEWHERE = {"how-to/workflows.md": "acceptance/test_how_to_workflows.py"}
+RUN_ELSEWHERE = {
+    "how-to/django.md": "contrib/django/test_how_to_django.py",
+    "how-to/workflows.md": "acceptance/test_how_to_workflows.py",
+}
 """Pages that a test of their own follows."""
 
 PARSERS = [
