@@ -21,17 +21,26 @@ from runledger.contrib.django.configuration import configuration
 from runledger.contrib.django.connections import ledger_connection
 from runledger.contrib.django.models import Job, Schedule, WorkflowRun
 from runledger.contrib.django.registry import catalog
-from runledger.core.errors import RunledgerError
+from runledger.core.errors import RunledgerError, ValidationError
 from runledger.core.gate import REASON_LIMIT
 from runledger.core.jobs import Scope
+from runledger.core.states import JobStatus, WorkflowRunStatus
 from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
-from runledger.postgres.reads import list_job_attempts, list_job_events
+from runledger.postgres.reads import list_job_attempts, list_job_events, list_jobs
 
 MOST_COUNTED = 1_000
 """Rows that a list counts and offers; older ones are found by filter, id or command line."""
 
+MOST_FILTERED = 200
+"""Jobs that a filtered list offers. They are read with their payloads."""
+
+NEWEST_RUNS = 10_000
+"""Workflow runs among which a filter looks."""
+
 MOST_AT_ONCE = 500
 """Jobs that one action changes."""
+
+UNSEEN = "There are older jobs that this list did not look at; `manage.py runledger job list` does."
 
 Operation = Callable[[Any, UUID, str, str], object]
 
@@ -82,19 +91,52 @@ class ReasonForm(ActionForm):
     reason = forms.CharField(max_length=REASON_LIMIT, required=False, label="Reason")
 
 
-class JobTypeFilter(admin.SimpleListFilter):
+class JobFilter(admin.SimpleListFilter):
+    """A choice that ``JobAdmin.get_queryset`` obeys: it asks for the jobs by all choices at once."""
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        """As it is."""
+        return queryset
+
+
+class JobTypeFilter(JobFilter):
     """The job types of the project's catalog: asking the jobs themselves would read them all."""
 
-    title = "job type"
+    title = f"job type, the newest {MOST_FILTERED}"
     parameter_name = "job_type"
 
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
         """Each type, by name."""
         return [(one, one) for one in catalog.job_types]
 
+
+class StatusFilter(JobFilter):
+    """The statuses of jobs; DEAD_LETTERED lists the dead letters."""
+
+    title = f"status, the newest {MOST_FILTERED}"
+    parameter_name = "status"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        """Each status."""
+        return [(one.value, one.value) for one in JobStatus]
+
+
+class RunStatusFilter(admin.SimpleListFilter):
+    """The statuses of workflow runs, among the newest: a rare one is not looked for in millions."""
+
+    title = f"status, among the newest {NEWEST_RUNS:,} runs"
+    parameter_name = "status"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        """Each status."""
+        return [(one.value, one.value) for one in WorkflowRunStatus]
+
     def queryset(self, request: Any, queryset: Any) -> Any:
-        """Those of the chosen type."""
-        return queryset.filter(job_type=self.value()) if self.value() else queryset
+        """Those of the chosen status."""
+        if self.value() not in list(WorkflowRunStatus):
+            return queryset
+        newest = WorkflowRun.objects.order_by("-pk").values("pk")[:NEWEST_RUNS]
+        return queryset.filter(status=self.value(), pk__in=newest)
 
 
 @admin.register(Job)
@@ -102,12 +144,28 @@ class JobAdmin(ReadOnlyAdmin):
     """Jobs, newest first; the page of a job shows its attempts and its timeline."""
 
     list_display = ("id", "job_type", "status", "stage", "attempt", "created_at", "finished_at", "last_error_code")
-    list_filter = ("status", JobTypeFilter)
+    list_filter = (StatusFilter, JobTypeFilter)
     search_fields = ("id",)
     search_help_text = "the id of a job"
     readonly_fields = ("attempts", "timeline")
     actions = ("cancel_jobs", "requeue_jobs", "run_jobs_now")
     action_form = ReasonForm
+
+    def get_queryset(self, request: Any) -> Any:
+        """All jobs, or those that ``list_jobs`` finds by the choices of the filters: along an index, however few there
+        are. What it did not look at is said."""
+        queryset = super().get_queryset(request)
+        names = [one.parameter_name for one in (StatusFilter, JobTypeFilter)]
+        chosen: Any = {name: request.GET[name] for name in names if request.GET.get(name)}
+        if not chosen:
+            return queryset
+        try:
+            page = list_jobs(ledger_connection(), scope=Scope.any(), limit=MOST_FILTERED, **chosen)
+        except ValidationError:
+            return queryset.none()
+        if page.next_before is not None and len(page) < MOST_FILTERED:
+            self.message_user(request, UNSEEN, messages.WARNING)
+        return queryset.filter(pk__in=[one.job_id for one in page])
 
     def has_operate_permission(self, request: Any) -> bool:
         """For actions: ``runledger.operate_job``."""
@@ -200,7 +258,7 @@ class WorkflowRunAdmin(ReadOnlyAdmin):
     """Workflow runs, newest first."""
 
     list_display = ("id", "workflow_type", "status", "step_count", "unfinished_count", "failed_count", "created_at")
-    list_filter = ("status",)
+    list_filter = (RunStatusFilter,)
     search_fields = ("id",)
 
 

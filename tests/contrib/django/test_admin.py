@@ -128,3 +128,24 @@ for change in (job.save, job.delete):
 """
     )
     assert said.splitlines() == ["Job is read-only; use the functions of runledger"] * 2
+
+
+def test_a_filter_finds_the_few_among_many_and_says_what_it_did_not_look_at(desk: Project) -> None:
+    said = desk.python(
+        SETUP
+        + """
+from runledger import cancel_job
+from runledger.contrib.django import catalog, enqueue_many
+rare = enqueue("shop.pay", {})
+cancel_job(ledger_connection(), rare.job_id, scope=Scope.any(), reason="because")
+enqueue_many([catalog.request("shop.pay", {})] * 2_100)
+client = client_with("view_job", "view_workflowrun")
+found = client.get("/admin/runledger/job/?status=CANCELED&job_type=shop.pay").content.decode()
+print(str(rare.job_id) in found, "1 job" in found, "did not look at" in found)
+print("200 jobs" in client.get("/admin/runledger/job/?status=PENDING").content.decode())
+print("did not look at" in client.get("/admin/runledger/job/?status=PENDING&job_type=other").content.decode())
+print("0 jobs" in client.get("/admin/runledger/job/?status=nonsense").content.decode())
+print("0 workflow runs" in client.get("/admin/runledger/workflowrun/?status=CANCELED").content.decode())
+"""
+    )
+    assert said.splitlines() == ["True True False", "True", "True", "True", "True"]

@@ -106,7 +106,8 @@ def test_makemigrations_finds_nothing_to_do(project: Project) -> None:
 
 
 def test_sqlmigrate_prints_the_file_and_its_record(project: Project) -> None:
-    printed = project.run("sqlmigrate", "runledger", NAMES[-1]).stdout
+    [views] = [name for name in NAMES if name.endswith("_views")]
+    printed = project.run("sqlmigrate", "runledger", views).stdout
 
     assert "CREATE VIEW" in printed
     assert "INSERT INTO runledger_migration_history" in printed
