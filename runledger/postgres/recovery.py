@@ -6,7 +6,7 @@ leases first; nobody else can end them between the decision and the write.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, func, or_, select
 
@@ -91,11 +91,12 @@ LOCK_WORKERS = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a recovery did, by job id."""
+    """What a recovery did, by job id; and each end that it wrote, with the job type."""
 
     retried: tuple[str, ...] = ()
     dead_lettered: tuple[str, ...] = ()
     released: tuple[str, ...] = ()
+    ends: tuple[tuple[str, Ended], ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.retried) + len(self.dead_lettered) + len(self.released)
@@ -137,7 +138,7 @@ def reap_lapsed_leases(
         retry_after_seconds,
     )
     definitions = _definitions(ledger, lost)
-    return _settle(ledger, [_decided(one, failure, definitions) for one in lost], LeaseCheck.LAPSED)
+    return _settle(ledger, lost, [_decided(one, failure, definitions) for one in lost], LeaseCheck.LAPSED)
 
 
 def settle_dead_worker(connection: AnyConnection, death: WorkerDeath) -> Recovered:
@@ -152,7 +153,7 @@ def settle_dead_worker(connection: AnyConnection, death: WorkerDeath) -> Recover
         lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)
     lost = [LostLease(*row) for row in ledger.fetch(LOCK_WORKERS, {"worker_id": death.worker_id})]
     definitions = _definitions(ledger, lost)
-    return _settle(ledger, [_verdict(one, death, definitions) for one in lost], LeaseCheck.ANY)
+    return _settle(ledger, lost, [_verdict(one, death, definitions) for one in lost], LeaseCheck.ANY)
 
 
 def _verdict(lost: LostLease, death: WorkerDeath, definitions: dict[str, JobDefinition]) -> Ended:
@@ -202,11 +203,13 @@ def _decided(lost: LostLease, failure: Failure, definitions: dict[str, JobDefini
     return failed_end(lost.job_id, lost.lease_token, failure, decision, workflow_run_id=lost.workflow_run_id)
 
 
-def _settle(ledger: LedgerConnection, ends: list[Ended], lease_check: LeaseCheck) -> Recovered:
+def _settle(ledger: LedgerConnection, lost: list[LostLease], ends: list[Ended], lease_check: LeaseCheck) -> Recovered:
     settled = settle_jobs(ledger, ends, lease_check=lease_check)
     done = [one for one in ends if one.job_id in settled]
+    job_types = {one.job_id: one.job_type for one in lost}
     return Recovered(
         retried=tuple(one.job_id for one in done if one.final_status is None and not one.is_refunded),
         dead_lettered=tuple(one.job_id for one in done if one.final_status is not None),
         released=tuple(one.job_id for one in done if one.is_refunded),
+        ends=tuple((job_types[one.job_id], one) for one in done),
     )

@@ -28,6 +28,7 @@ from runledger.runtime.obituary import Obituary
 from runledger.runtime.prefetch import STALE_SECONDS
 from runledger.runtime.registry import Registry
 from runledger.runtime.slots import Slot, SlotState
+from runledger.runtime.tally import Tally
 
 PROMOTE_EVERY_SECONDS = 0.5
 CHECK_EVERY_SECONDS = 0.5
@@ -59,6 +60,7 @@ class Keeper:
         *,
         host_id: str,
         config: JobsConfig,
+        tally: Tally | None = None,
     ) -> None:
         self._link = link
         self._slots = slots
@@ -67,6 +69,7 @@ class Keeper:
         self._registry = registry
         self._host_id = host_id
         self._config = config
+        self._tally = tally
         self._unread = b""
         self._dead: list[Obituary] = []
         self._renew_at = self._promote_at = self._check_at = self._listen_at = 0.0
@@ -115,6 +118,8 @@ class Keeper:
             dead = self._dead[0]
             recovered = self._settle(dead)
             self._dead.pop(0)
+            if self._tally is not None:
+                self._tally.count_recovered(recovered)
             log(
                 logging.WARNING,
                 "worker.settled",

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from runledger.core.errors import RunledgerError
+from runledger.core.states import JobStatus
 from runledger.postgres.stats import QueueStats, get_queue_stats
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.slots import Slot
@@ -54,13 +55,26 @@ class Metrics:
         yield from (done, busy)
 
     def _of_attempts(self) -> Iterator[Any]:
-        durations, waits = self._board.total()
+        durations, waits, ended = self._board.total()
         yield self._histogram(
             "runledger_job_duration_seconds", "How long handlers ran, by outcome", durations, "job_type", "outcome"
         )
+        ends = self._core.CounterMetricFamily(
+            "runledger_jobs_ended", "Jobs that this host ended, by final status", labels=["job_type", "status"]
+        )
+        for key, count in sorted(self._ended(ended).items()):
+            ends.add_metric(list(key), count)
+        yield ends
         yield self._histogram(
             "runledger_job_wait_seconds", "How long jobs had been due when they were claimed", waits, "job_type"
         )
+
+    def _ended(self, series: Series) -> dict[tuple[str, ...], float]:
+        """Each type begins at zero dead letters: Prometheus sees no increase in a series that begins with one."""
+        types = {job_type for job_type, _ in series}
+        labels = {bounded(types, one.job_type) for one in self._current_stats() or ()} | types
+        zeros = {(label, JobStatus.DEAD_LETTERED.value): 0.0 for label in labels}
+        return zeros | {key: count for key, [count] in series.items()}
 
     def _histogram(self, name: str, text: str, series: Series, *labels: str) -> Any:
         family = self._core.HistogramMetricFamily(name, text, labels=labels)

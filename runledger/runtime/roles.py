@@ -122,6 +122,7 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
         registry,
         host_id=host.host_id,
         config=host.config,
+        tally=None if host.health_address is None else Tally(host.tallies, host.tallies.keepers_page),
     )
 
     def tick() -> float | None:

@@ -21,6 +21,7 @@ from runledger.runtime.keeper import Keeper
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.registry import NoticeBoard, Registry
 from runledger.runtime.slots import SlotTable
+from runledger.runtime.tally import Tally
 from runledger.runtime.worker import Worker
 from runledger.testing import databases
 
@@ -133,7 +134,7 @@ def make_keeper(connection: Connection, open_link: Callable[..., DatabaseLink]) 
         descriptors.extend(made)
         return made
 
-    def make(slots: int = 1, **settings: Any) -> KeeperBench:
+    def make(slots: int = 1, *, tally: Tally | None = None, **settings: Any) -> KeeperBench:
         table = SlotTable(slots)
         obituaries_read, obituaries_write = pipe()
         wakes = [pipe() for _ in table.slots]
@@ -142,7 +143,14 @@ def make_keeper(connection: Connection, open_link: Callable[..., DatabaseLink]) 
         board = NoticeBoard(slots)
         registry = Registry(link, table.slots, board, host_id="test", app="tests", queues=None, config=config)
         keeper = Keeper(
-            link, table.slots, obituaries_read, [write for _, write in wakes], registry, host_id="test", config=config
+            link,
+            table.slots,
+            obituaries_read,
+            [write for _, write in wakes],
+            registry,
+            host_id="test",
+            config=config,
+            tally=tally,
         )
         return KeeperBench(connection, keeper, table.slots, link, obituaries_write, [read for read, _ in wakes], board)
 

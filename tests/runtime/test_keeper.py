@@ -21,6 +21,7 @@ from runledger.postgres.settle import settle_jobs
 from runledger.runtime import keeper
 from runledger.runtime.obituary import Obituary
 from runledger.runtime.slots import SlotState
+from runledger.runtime.tally import Tally, TallyBoard
 from runledger.testing.factories import a_definition, a_job, a_leased_job, age_lease, succeeded
 
 MakeKeeper = Callable[..., KeeperBench]
@@ -238,6 +239,21 @@ def test_the_running_attempt_of_a_dead_worker_ends_by_the_cause(
     assert bench.job(job.job_id).attempt == attempt
     if cause != "shutdown":
         assert (stored.exit_signal, stored.cpu_ms, stored.max_rss_kb) == (signal.SIGKILL, 40, 1_024)
+
+
+def test_attempts_that_died_with_their_worker_are_in_the_figures_of_the_host(
+    connection: Connection, make_keeper: MakeKeeper
+) -> None:
+    board = TallyBoard(1)
+    bench = make_keeper(tally=Tally(board, board.keepers_page))
+    job = a_leased_job(connection, worker_id="test.0.1", max_attempts=1)
+
+    bench.die(an_obituary("test.0.1", running=job.lease_token, begun=(job.lease_token,)))
+    bench.keeper.tick()
+
+    durations, _, ended = board.total()
+    assert [*durations] == [(job.job_type, "PANICKED")]
+    assert ended == {(job.job_type, "DEAD_LETTERED"): [1]}
 
 
 def test_what_a_dead_worker_had_not_begun_goes_back_and_what_it_had_ended_is_retried(

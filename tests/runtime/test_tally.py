@@ -1,17 +1,23 @@
 """Counts of workers, merged, and as Prometheus reads them from a real host."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from runtime.hosts import Desk, Host, until
+from runtime.hosts import Connection, Desk, Host, until
 from runtime.test_health import address, ask_when_open  # noqa: F401 - a fixture
 
 from runledger import JobStatus, Outcome, SettledAttempt
+from runledger.core.results import Ended
+from runledger.postgres.recovery import Recovered
 from runledger.postgres.stats import QueueStats
-from runledger.runtime.metrics import _bounded_stats
+from runledger.runtime.link import DatabaseLink
+from runledger.runtime.metrics import Metrics, _bounded_stats
+from runledger.runtime.slots import SlotTable
 from runledger.runtime.tally import BUCKETS, MOST_TYPES, OTHER, Tally, TallyBoard
+from runledger.testing.factories import a_definition
 
 StartHost = Callable[..., Host]
 SOME_ID = UUID(int=1)
@@ -31,10 +37,32 @@ def test_attempts_of_all_slots_are_summed() -> None:
         tally = Tally(board, index)
         tally.on_settled(an_attempt())
         tally.publish(is_idle=True)
-    durations, waits = board.total()
+    durations, waits, _ = board.total()
     assert sum(durations["mail.send", "SUCCEEDED"][:-1]) == 2
     assert durations["mail.send", "SUCCEEDED"][-1] == pytest.approx(0.04)
     assert waits["mail.send",][-1] == pytest.approx(3.0)
+
+
+def test_the_keeper_counts_the_attempts_of_killed_workers_and_the_jobs_they_leave_behind() -> None:
+    board = TallyBoard(1)
+    tally = Tally(board, board.keepers_page)
+    running = Ended("a", 1, Outcome.PANICKED, final_status=JobStatus.DEAD_LETTERED, started_ago=2.0)
+    unstored = Ended("b", 2, Outcome.RETRYABLE, final_status=JobStatus.DEAD_LETTERED)
+    again = Ended("c", 3, Outcome.RELEASED, is_refunded=True)
+    tally.count_recovered(Recovered(ends=(("mail.send", running), ("mail.send", unstored), ("mail.send", again))))
+    durations, waits, ended = board.total()
+    assert {key: sum(values[:-1]) for key, values in durations.items()} == {("mail.send", "PANICKED"): 1}
+    assert (waits, ended) == ({}, {("mail.send", "DEAD_LETTERED"): [2]})
+
+
+def test_jobs_are_counted_once_they_end() -> None:
+    tally = Tally(board := TallyBoard(1), 0)
+    failed = replace(an_attempt(), outcome=Outcome.RETRYABLE)
+    for final_status in (None, JobStatus.DEAD_LETTERED):
+        tally.on_settled(replace(failed, final_status=final_status))
+    tally.publish(is_idle=True)
+    assert board.total().ended == {("mail.send", "DEAD_LETTERED"): [1]}
+    assert sum(board.total().durations["mail.send", "RETRYABLE"][:-1]) == 2
 
 
 def test_a_bucket_holds_what_is_at_most_its_bound() -> None:
@@ -62,7 +90,7 @@ def test_types_beyond_the_bound_are_counted_together_and_always_fit() -> None:
         for _ in range(3):
             tally.on_settled(an_attempt(f"{number:03}{LONGEST}"[:200], seconds=1 / 3, waited=1e9 / 3))
     tally.publish(is_idle=True)
-    durations, _ = board.total()
+    durations, _, _ = board.total()
     assert len(durations) == MOST_TYPES + 1
     assert sum(durations[OTHER, "SUCCEEDED"][:-1]) == 3 * 20
 
@@ -80,6 +108,12 @@ def test_queue_figures_of_types_beyond_the_bound_are_summed() -> None:
     found = _bounded_stats(stats)
     assert len(found) == MOST_TYPES + 1
     assert found[-1] == (OTHER, {"ready": 5, "scheduled": 10, "leased": 15}, MOST_TYPES + 4.0)
+
+
+def test_dead_letters_of_a_type_begin_at_zero(connection: Connection, open_link: Callable[..., DatabaseLink]) -> None:
+    a_definition(connection, "mail.send")
+    text = Metrics(SlotTable(1).slots, TallyBoard(1), open_link("test")).text()
+    assert 'runledger_jobs_ended_total{job_type="mail.send",status="DEAD_LETTERED"} 0.0' in text
 
 
 @pytest.mark.process
@@ -102,6 +136,7 @@ def test_a_scrape_of_a_host_counts_every_attempt_across_its_workers(
         return (
             samples.get(duration) == len(jobs)
             and samples.get(("runledger_job_wait_seconds_count", ("job_type", "work"))) == len(jobs)
+            and samples.get(("runledger_jobs_ended_total", ("job_type", "work"), ("status", "SUCCEEDED"))) == len(jobs)
             and samples.get(("runledger_database_up",)) == 1
         )
 
