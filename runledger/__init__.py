@@ -84,6 +84,7 @@ from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, Jo
 from runledger.core.filters import JobFilter
 from runledger.core.handlers import DeadLetterInfo, JobHandler
 from runledger.core.jobs import Attempt, DeadLetter, EnqueuedJob, Job, JobEvent, JobLog, JobPage, JsonValue, Scope
+from runledger.core.metrics import JobMetrics, MetricsBy, Percentiles
 from runledger.core.middleware import Middleware, SettledAttempt, use_for_enqueues
 from runledger.core.operation_errors import *  # noqa: F403 - each named in its __all__
 from runledger.core.operations import JobRuntimeConfig, OperatorAction
@@ -138,6 +139,7 @@ if TYPE_CHECKING:
     from runledger.postgres.explain import explain_job
     from runledger.postgres.firing import trigger_job_schedule
     from runledger.postgres.job_logs import insert_job_log
+    from runledger.postgres.metrics import get_job_metrics
     from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
     from runledger.postgres.operator_actions import list_operator_actions
     from runledger.postgres.reads import (
@@ -190,6 +192,7 @@ else:
         "runledger.postgres.explain": "explain_job",
         "runledger.postgres.firing": "trigger_job_schedule",
         "runledger.postgres.job_logs": "insert_job_log",
+        "runledger.postgres.metrics": "get_job_metrics",
         "runledger.postgres.operations": "cancel_job requeue_job reschedule_job",
         "runledger.postgres.reads": (
             "get_job list_dead_letters list_job_attempts list_job_events list_job_logs list_jobs"
@@ -245,16 +248,6 @@ __all__ = [
     "RetryPolicy",
     "DeadLetterInfo",
     "DeadLetterReason",
-    # code around every enqueue and attempt
-    "Middleware",
-    "SettledAttempt",
-    "use_for_enqueues",
-    # how an attempt ends
-    "JobFailure",
-    "Snooze",
-    "Continue",
-    "JobCancelled",
-    "JobTimeout",
     # an application's client
     "Ledger",
     # enqueue and operate, on a connection
@@ -394,5 +387,9 @@ __all__ += ["SchemaMissing", "SchemaBehind", "SchemaAhead", "SchemaChanged", "Co
 __all__ += ["InvalidConfiguration", "AppNotImportable"]
 __all__ += operation_errors.__all__
 __all__ += workflow_errors.__all__
-# retention
+# code around every enqueue and attempt; how an attempt ends
+__all__ += ["Middleware", "SettledAttempt", "use_for_enqueues"]
+__all__ += ["JobFailure", "Snooze", "Continue", "JobCancelled", "JobTimeout"]
+# figures and retention
+__all__ += ["JobMetrics", "MetricsBy", "Percentiles", "get_job_metrics"]
 __all__ += ["Retention", "Pruned", "prune_jobs", "prune_workflow_runs", "count_prunable"]

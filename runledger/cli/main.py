@@ -50,7 +50,7 @@ ENTRIES = (
     Entry("Jobs", "config", "runledger.cli.configs", "config", "The runtime configs of job types."),
     Entry("Jobs", "schedule", "runledger.cli.schedules", "schedule", "When schedules fire, and their switches."),
     Entry("Operate", "prune", "runledger.cli.prune", "prune", "Delete what ended long ago."),
-    Entry("Operate", "stats", "runledger.cli.stats", "stats", "Show where the jobs are, by job type."),
+    Entry("Operate", "stats", "runledger.cli.stats", "stats", "Show where the jobs are, and how attempts went lately."),
     Entry("Operate", "doctor", "runledger.cli.doctor", "doctor", "Check database, schema, processes and stored state."),
     Entry("Operate", "workers", "runledger.cli.workers", "workers", "Show the worker processes of all hosts."),
     Entry("Other", "completion", "runledger.cli.completion", "completion", "Print the completion script of a shell."),

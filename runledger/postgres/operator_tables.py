@@ -1,6 +1,6 @@
-"""The tables that only operators' work touches, none of them on the path of a job; ``tables.py`` has them all."""
+"""The tables of operators and of figures, none of them on the path of a job; ``tables.py`` has them all."""
 
-from sqlalchemy import BigInteger, Column, Integer, Table, Text, Uuid
+from sqlalchemy import BigInteger, Column, Integer, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from runledger.postgres.metadata import Timestamp, metadata
@@ -29,4 +29,25 @@ operator_actions = Table(
     Column("affected", BigInteger, nullable=False),
     Column("detail", JSONB, nullable=False),
     Column("occurred_at", Timestamp, nullable=False),
+)
+
+job_metrics_rollup = Table(
+    "job_metrics_rollup",
+    metadata,
+    Column("series", Text, primary_key=True),
+    Column("slot", Timestamp, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("measure", Text, primary_key=True),
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("attempts", BigInteger, nullable=False),
+)
+
+job_metrics_progress = Table(
+    "job_metrics_progress",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("counted_until", Timestamp, nullable=False),
+    Column("safe_until", Timestamp, nullable=False),
+    Column("seen_at", Timestamp, nullable=False),
+    Column("seen_xid", BigInteger, nullable=False),
 )

@@ -127,6 +127,7 @@ def _attempted(live: CTE, extra: dict[str, Any], condition: Any = None) -> CTE:
         "run_number": row.run_number,
         "attempt": row.attempt,
         "leased_at": row.leased_at,
+        "next_run_at": row.next_run_at,
         "started_at": case(
             (row.started_ago.is_not(None), func.greatest(row.settled_at - row.started_ago * ONE_SECOND, row.leased_at))
         ),

@@ -6,14 +6,11 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Double, Integer, Text, func, select
 
-from runledger.core.states import Outcome
 from runledger.postgres import tables
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import CLOCK, ONE_SECOND, as_text, constant, parameter
+from runledger.postgres.expressions import CLOCK, constant, parameter
 from runledger.postgres.statements import Statement
-from runledger.postgres.tables import job_attempts, job_leases, job_ready, job_scheduled
-
-METRICS_WINDOW_SECONDS = 3_600
+from runledger.postgres.tables import job_leases, job_ready, job_scheduled
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +60,6 @@ QUEUE_STATS = Statement(
     )
     .order_by(tables.job_definitions.c.job_type),
 )
-OUTCOME_STATS = Statement(
-    "outcome_stats",
-    select(as_text(job_attempts.c.outcome), func.count())
-    .where(job_attempts.c.finished_at > CLOCK - constant(str(METRICS_WINDOW_SECONDS)).cast(Integer) * ONE_SECOND)
-    .group_by(job_attempts.c.outcome)
-    .order_by(job_attempts.c.outcome),
-)
 UNFINISHED_WORK = Statement(
     "unfinished_work",
     select(
@@ -93,11 +83,6 @@ UNFINISHED_WORK = Statement(
 def get_queue_stats(connection: AnyConnection) -> list[QueueStats]:
     """One line for each defined job type. Reads the narrow tables, never the records."""
     return [QueueStats(*row) for row in borrow(connection).fetch(QUEUE_STATS)]
-
-
-def get_outcome_stats(connection: AnyConnection) -> dict[Outcome, int]:
-    """How many attempts ended in each way during the last hour."""
-    return {Outcome(row[0]): row[1] for row in borrow(connection).fetch(OUTCOME_STATS)}
 
 
 def has_unfinished_work(connection: AnyConnection, job_types: Sequence[str]) -> bool:

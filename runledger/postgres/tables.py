@@ -161,6 +161,7 @@ job_attempts = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("traceback", Text),
+    Column("next_run_at", Timestamp),
 )
 
 job_events = Table(

@@ -8,7 +8,7 @@ import pytest
 
 from runledger.core.errors import InvalidPagination, InvalidRequest, JobNotFound
 from runledger.core.jobs import Scope
-from runledger.core.states import JobStatus, LogLevel, Outcome
+from runledger.core.states import JobStatus, LogLevel
 from runledger.postgres.definitions import set_definition_enabled, set_definition_paused
 from runledger.postgres.job_logs import insert_job_log
 from runledger.postgres.leases import write_logs
@@ -21,7 +21,7 @@ from runledger.postgres.reads import (
     list_jobs,
 )
 from runledger.postgres.settle import settle_jobs
-from runledger.postgres.stats import get_outcome_stats, get_queue_stats, has_unfinished_work
+from runledger.postgres.stats import get_queue_stats, has_unfinished_work
 from runledger.testing.factories import (
     a_definition,
     a_job,
@@ -171,18 +171,6 @@ def test_the_figures_of_a_queue_add_up(connection):
     assert mine.oldest_ready_seconds >= 0
     assert type(mine.oldest_ready_seconds) is float
     assert (other.ready, other.scheduled, other.leased, other.oldest_ready_seconds) == (0, 0, 0, None)
-
-
-def test_outcomes_of_the_last_hour_are_counted(connection):
-    ends = [succeeded, succeeded, failed, dead_lettered]
-    settle_jobs(connection, [end(a_leased_job(connection)) for end in ends])
-    settle_jobs(connection, [succeeded(a_leased_job(connection, "old"))])
-    connection.execute(
-        "UPDATE runledger.job_attempts SET finished_at = now() - interval '61 minutes'"
-        " WHERE job_id = (SELECT id FROM runledger.job_queue WHERE job_type = 'old')"
-    )
-
-    assert get_outcome_stats(connection) == {Outcome.SUCCEEDED: 2, Outcome.RETRYABLE: 1, Outcome.TERMINAL: 1}
 
 
 def test_work_is_unfinished_while_something_is_due_running_or_waits_for_a_retry(connection):

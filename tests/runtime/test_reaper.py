@@ -3,14 +3,16 @@
 from collections.abc import Callable
 
 import psycopg
-from runtime.hosts import Connection
+from runtime.benches import scalar
+from runtime.hosts import Connection, until
 
 from runledger import JobsConfig, JobStatus, Scope, get_job
 from runledger.postgres.connection import borrow
 from runledger.postgres.locks import try_lock_reaper
+from runledger.postgres.settle import settle_jobs
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.reaper import Reaper
-from runledger.testing.factories import a_leased_job, age_lease
+from runledger.testing.factories import a_leased_job, age_lease, succeeded
 
 OpenLink = Callable[..., DatabaseLink]
 CONFIG = JobsConfig(max_global_concurrency=1, reaper_interval_seconds=7)
@@ -48,6 +50,25 @@ def test_a_lapsed_last_attempt_goes_to_the_dead_letters(connection: Connection, 
     Reaper(open_link(), CONFIG).tick()
 
     assert get_job(connection, job.job_id, scope=Scope.any()).status is JobStatus.DEAD_LETTERED
+
+
+def test_a_tick_counts_what_attempts_took_and_two_reapers_count_it_once(
+    connection: Connection, open_link: OpenLink
+) -> None:
+    settle_jobs(connection, [succeeded(a_leased_job(connection))])
+    connection.execute("UPDATE runledger.job_attempts SET finished_at = finished_at - interval '1 day'")
+    reapers = [Reaper(open_link(), CONFIG), Reaper(open_link(), CONFIG)]
+
+    is_far = "SELECT counted_until > now() - interval '2 h' FROM runledger.job_metrics_progress"
+
+    def are_counted() -> bool:
+        for reaper in reapers:
+            reaper.tick()
+        return bool(scalar(connection, is_far))
+
+    until(are_counted)
+    counted = "SELECT sum(attempts) FROM runledger.job_metrics_rollup WHERE series = 'any' AND measure = 'SUCCEEDED'"
+    assert scalar(connection, counted) == 1
 
 
 def test_a_reaper_that_is_told_to_stop_ends(open_link: OpenLink) -> None:
