@@ -1,4 +1,4 @@
-"""Writes the pages of ``docs/reference`` that follow from the code. Run it after a change; a test compares them."""
+"""Writes the pages of ``docs`` that follow from the code. Run it after a change; a test compares them."""
 
 import importlib
 import inspect
@@ -16,6 +16,7 @@ import click  # noqa: E402 - the checkout comes first on the path
 import runledger.postgres  # noqa: E402
 from runledger.cli.worker import worker  # noqa: E402
 from runledger.core import errors, operation_errors, states, workflow_errors  # noqa: E402
+from runledger.database import grants  # noqa: E402
 from runledger.postgres.statements import Statement  # noqa: E402
 from runledger.runtime.config import JobsConfig  # noqa: E402
 
@@ -72,6 +73,56 @@ def settings_page() -> str:
     return f"# Settings\n\n<!-- {NOTE} -->\n\n{note}{head}" + "\n".join(rows) + "\n"
 
 
+PERMISSIONS = f"""# Permissions
+
+<!-- {NOTE} -->
+
+`runledger migrate --grants` prints SQL for five roles, each with the rights of its table below and no others. They
+are groups without a login: your own logins become members.
+
+```text
+runledger migrate --database-url postgresql://postgres@localhost/app
+runledger migrate --grants | psql postgresql://postgres@localhost/app
+psql postgresql://postgres@localhost/app -c "GRANT runledger_worker TO app_worker"
+```
+
+The first run needs a superuser, or whoever may create roles, owns the schema, and may grant `pg_monitor`. Run the
+script again after each upgrade; the migrator may do that. It takes away what a role should not have. `--schema`
+prints it for another schema, `--role-prefix` names the roles otherwise, for instance when two applications share a
+server.
+
+A handler that writes your own tables in the transaction of its job does so as the worker's login: grant it what it
+needs there.
+
+## What may surprise
+
+- The enqueuer may update two columns of `job_queue`: an idempotency key that has expired is taken from the job that
+  had it.
+- The enqueuer may update the progress of workflow runs and steps, because the enqueue of a run releases its first
+  steps. An application that does not enqueue runs can do without: `REVOKE UPDATE ON runledger.workflow_runs,
+  runledger.workflow_steps FROM runledger_enqueuer`.
+- The enqueuer may not delete. When one keyed request of a batch is refused, the batch is taken back by the rollback
+  of the transaction, not by a statement: the caller gets the refusal, and cannot go on in the same transaction.
+- The enqueuer sees every job with payload and output. Rights of rows are the business of the application: `scope=`.
+- The reader is a member of `pg_monitor`; without it `doctor` would not see the sessions of other roles, and call that
+  healthy.
+- Who completes gates, cancels or requeues needs the operator, a web application too."""
+
+
+def permissions_page() -> str:
+    """Role × right × why, from the table that the SQL is made of."""
+    parts = [PERMISSIONS]
+    for role in grants.ROLES:
+        parts.append(f"\n## {grants.DEFAULT_PREFIX}_{role.name}\n\nFor {role.purpose}.\n")
+        if role.includes:
+            names = (one if one.startswith("pg_") else f"{grants.DEFAULT_PREFIX}_{one}" for one in role.includes)
+            parts.append(f"Has the rights of {', '.join(f'`{name}`' for name in names)} too.\n")
+        if role.rights:
+            rows = [f"| `{one.target}` | {one.privileges} | {one.why} |" for one in role.rights]
+            parts.append("\n| On | Right | Why |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")
+    return "".join(parts)
+
+
 _DEFAULTS_OF_THE_MACHINE = {"worker_id": "a random name", "max_global_concurrency": "the number of processors"}
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -79,6 +130,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "statements.sql": statements_page,
     "states.md": states_page,
     "errors.md": errors_page,
+    "../operations/permissions.md": permissions_page,
 }
 
 

@@ -8,6 +8,7 @@ from runledger.cli.exits import SCHEMA_ERRORS, ExitCode, complain_of
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerCommand, Session
 from runledger.cli.output import Column, print_json
+from runledger.database.grants import DEFAULT_PREFIX, grants_as_sql
 from runledger.database.ledger import Ledger
 from runledger.database.migrate import ensure_schema_compatible, migrate, migrations_as_sql, plan_migrations
 from runledger.postgres.connection import default_schema
@@ -24,8 +25,14 @@ MIGRATION_COLUMNS: tuple[Column[Migration], ...] = (
 @click.option("--check", "is_check", is_flag=True, help="Change nothing; exit code 3 unless the schema is up to date.")
 @click.option("--plan", "is_plan", is_flag=True, help="Change nothing; list the migrations that are not applied.")
 @click.option("--sql", "is_sql", is_flag=True, help="Print all migrations as one SQL script; needs no database.")
+@click.option(
+    "--grants", "is_grants", is_flag=True, help="Print SQL for roles with least privilege; needs no database."
+)
+@click.option("--role-prefix", default=DEFAULT_PREFIX, help="What the role names of --grants begin with.")
 @click.pass_obj
-def migrate_schema(session: Session, *, is_check: bool, is_plan: bool, is_sql: bool) -> None:
+def migrate_schema(
+    session: Session, *, is_check: bool, is_plan: bool, is_sql: bool, is_grants: bool, role_prefix: str
+) -> None:
     """Bring the schema up to date.
 
     Applies the migrations that are missing, all of them or none, and lists them. May be run again at any time, and by
@@ -36,12 +43,15 @@ def migrate_schema(session: Session, *, is_check: bool, is_plan: bool, is_sql: b
       runledger migrate --database-url postgresql://owner@localhost/app
       runledger migrate --check
       runledger migrate --sql --schema jobs > runledger.sql
+      runledger migrate --grants | psql postgresql://postgres@localhost/app
     """
-    if is_check + is_plan + is_sql > 1:
-        raise click.UsageError("--check, --plan and --sql exclude each other")
+    if is_check + is_plan + is_sql + is_grants > 1:
+        raise click.UsageError("--check, --plan, --sql and --grants exclude each other")
+    schema = check_schema_name(session.schema) if session.schema else default_schema()
     if is_sql:
-        schema = check_schema_name(session.schema) if session.schema else default_schema()
         click.echo(migrations_as_sql(schema, bundled_migrations()))
+    elif is_grants:
+        click.echo(grants_as_sql(schema, prefix=role_prefix))
     elif is_plan:
         with session.reading() as ledger:
             _print_migrations(session, plan_migrations(ledger.database), name="pending")

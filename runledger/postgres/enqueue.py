@@ -4,6 +4,7 @@ A keyed retry is resolved by a second statement, because the row that made the f
 committed while it waited, and only a new statement's snapshot sees it.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -262,7 +263,8 @@ def _take_back(ledger: LedgerConnection, answers: dict[int, EnqueuedJob]) -> Non
     """The rest of a refused batch is gone too, so that a caller who catches the error may go on and commit."""
     job_ids = [str(answer.job_id) for answer in answers.values() if answer.is_new]
     if job_ids:
-        ledger.fetch(TAKE_BACK, {"job_ids": job_ids})
+        with contextlib.suppress(errors.PermissionDenied):  # the refusal aborts the transaction: nothing is left either
+            ledger.fetch(TAKE_BACK, {"job_ids": job_ids})
 
 
 def _run_enqueue(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[Row]:

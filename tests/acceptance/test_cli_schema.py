@@ -84,3 +84,11 @@ def test_a_role_without_rights_is_refused_and_the_missing_grant_named(server_url
     assert (refused.exit_code, refused.stdout) == (5, "")
     assert "permission denied for schema runledger" in refused.stderr
     assert migrated.exit_code == 5
+
+
+def test_grants_are_printed_for_the_schema_and_names_that_were_asked_for() -> None:
+    printed = run_command("migrate", "--grants", "--schema", "jobs", "--role-prefix", "shop")
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    assert "GRANT SELECT, INSERT ON jobs.job_queue TO shop_enqueuer;" in printed.stdout.splitlines()
+    assert run_command("migrate", "--grants", "--role-prefix", "Shop; --").exit_code == 78
+    assert run_command("migrate", "--grants", "--sql").exit_code == 2
