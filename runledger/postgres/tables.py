@@ -3,33 +3,31 @@
 Everything is qualified with the placeholder schema ``runledger``; ``statements.py`` puts the chosen one in.
 """
 
-from enum import StrEnum
-
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Double, Integer, Sequence, SmallInteger, Table, Text, Uuid
-from sqlalchemy.dialects.postgresql import ENUM, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 
 from runledger.core import states
 from runledger.postgres.metadata import SCHEMA as SCHEMA
 from runledger.postgres.metadata import Timestamp as Timestamp
+from runledger.postgres.metadata import enum_of
 from runledger.postgres.metadata import metadata as metadata
 from runledger.postgres.operator_tables import job_runtime_configs as job_runtime_configs
 from runledger.postgres.operator_tables import operator_actions as operator_actions
+from runledger.postgres.workflow_tables import workflow_release_mode as workflow_release_mode
+from runledger.postgres.workflow_tables import workflow_run_mutations as workflow_run_mutations
+from runledger.postgres.workflow_tables import workflow_run_status as workflow_run_status
+from runledger.postgres.workflow_tables import workflow_runs as workflow_runs
+from runledger.postgres.workflow_tables import workflow_step_dependencies as workflow_step_dependencies
+from runledger.postgres.workflow_tables import workflow_step_kind as workflow_step_kind
+from runledger.postgres.workflow_tables import workflow_step_status as workflow_step_status
+from runledger.postgres.workflow_tables import workflow_steps as workflow_steps
 
-
-def _enum(name: str, values: type[StrEnum]) -> ENUM:
-    return ENUM(*(value.value for value in values), name=name, schema=SCHEMA, create_type=False)
-
-
-job_status = _enum("job_status", states.JobStatus)
-job_outcome = _enum("job_outcome", states.Outcome)
-job_event_type = _enum("job_event_type", states.JobEventType)
-job_log_level = _enum("job_log_level", states.LogLevel)
-workflow_run_status = _enum("workflow_run_status", states.WorkflowRunStatus)
-workflow_step_status = _enum("workflow_step_status", states.WorkflowStepStatus)
-workflow_step_kind = _enum("workflow_step_kind", states.StepKind)
-workflow_release_mode = _enum("workflow_release_mode", states.ReleaseMode)
-schedule_missed_policy = _enum("schedule_missed_policy", states.MissedPolicy)
-schedule_overlap_policy = _enum("schedule_overlap_policy", states.OverlapPolicy)
+job_status = enum_of("job_status", states.JobStatus)
+job_outcome = enum_of("job_outcome", states.Outcome)
+job_event_type = enum_of("job_event_type", states.JobEventType)
+job_log_level = enum_of("job_log_level", states.LogLevel)
+schedule_missed_policy = enum_of("schedule_missed_policy", states.MissedPolicy)
+schedule_overlap_policy = enum_of("schedule_overlap_policy", states.OverlapPolicy)
 
 lease_token = Sequence("lease_token", schema=SCHEMA, data_type=BigInteger)
 
@@ -256,81 +254,6 @@ job_schedules = Table(
     Column("created_by_user_id", Uuid),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-)
-
-workflow_runs = Table(
-    "workflow_runs",
-    metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("workflow_type", Text, nullable=False),
-    Column("organization_id", Uuid),
-    Column("status", workflow_run_status, nullable=False),
-    Column("metadata", JSONB, nullable=False),
-    Column("headers", JSONB),
-    Column("idempotency_key", Text),
-    Column("enqueue_request", JSONB),
-    Column("result_step_key", Text),
-    Column("step_count", Integer, nullable=False),
-    Column("unfinished_count", Integer, nullable=False),
-    Column("enqueued_count", Integer, nullable=False),
-    Column("waiting_count", Integer, nullable=False),
-    Column("failed_count", Integer, nullable=False),
-    Column("started_at", Timestamp, nullable=False),
-    Column("finished_at", Timestamp),
-    Column("status_reason", Text),
-    Column("created_at", Timestamp, nullable=False),
-    Column("updated_at", Timestamp, nullable=False),
-    Column("rerun_of_run_id", Uuid),
-    Column("active_key", Text),
-    Column("holds_active_key", Boolean, nullable=False),
-)
-
-workflow_steps = Table(
-    "workflow_steps",
-    metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("workflow_run_id", Uuid, nullable=False),
-    Column("step_key", Text, nullable=False),
-    Column("kind", workflow_step_kind, nullable=False),
-    Column("status", workflow_step_status, nullable=False),
-    Column("job_type", Text),
-    Column("organization_id", Uuid),
-    Column("payload", JSONB, nullable=False),
-    Column("payload_parts", JSONB),
-    Column("priority", Integer),
-    Column("max_attempts", Integer),
-    Column("timeout_seconds", Integer),
-    Column("job_id", Uuid),
-    Column("dependency_count_total", Integer, nullable=False),
-    Column("dependency_count_pending", Integer, nullable=False),
-    Column("dependency_count_unsatisfied", Integer, nullable=False),
-    Column("output", JSONB),
-    Column("released_at", Timestamp),
-    Column("finished_at", Timestamp),
-    Column("status_reason", Text),
-    Column("last_error_code", Text),
-    Column("last_error_message", Text),
-    Column("created_at", Timestamp, nullable=False),
-)
-
-workflow_step_dependencies = Table(
-    "workflow_step_dependencies",
-    metadata,
-    Column("workflow_run_id", Uuid, nullable=False),
-    Column("prerequisite_step_id", Uuid, primary_key=True),
-    Column("dependent_step_id", Uuid, primary_key=True),
-    Column("release_mode", workflow_release_mode, nullable=False),
-)
-
-workflow_run_mutations = Table(
-    "workflow_run_mutations",
-    metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("workflow_run_id", Uuid, nullable=False),
-    Column("mutation_key", Text, nullable=False),
-    Column("metadata", JSONB, nullable=False),
-    Column("request", JSONB, nullable=False),
-    Column("created_at", Timestamp, nullable=False),
 )
 
 jobs = Table(
