@@ -872,6 +872,11 @@ FROM pruned_job_dead_letters) AS anon_6;
 
 /* runledger:prune_metrics */ DELETE FROM runledger.job_metrics_rollup WHERE runledger.job_metrics_rollup.slot < now() - interval '31 days' RETURNING runledger.job_metrics_rollup.slot;
 
+/* runledger:prune_operator_actions */ DELETE FROM runledger.operator_actions WHERE runledger.operator_actions.id = any(array((SELECT runledger.operator_actions.id
+FROM runledger.operator_actions
+WHERE runledger.operator_actions.occurred_at < now() - CAST(%(older_than_seconds)s AS DOUBLE PRECISION) * interval '1 second' ORDER BY runledger.operator_actions.id
+ LIMIT 1000))) RETURNING runledger.operator_actions.id;
+
 /* runledger:prune_workflow_runs */ WITH walked AS MATERIALIZED
 (SELECT runledger.workflow_runs.id AS id
 FROM runledger.workflow_runs

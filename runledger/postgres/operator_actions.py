@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 
-from sqlalchemy import BigInteger, Integer, Text, cast, insert, or_, select
+from sqlalchemy import BigInteger, Integer, Text, cast, delete, func, insert, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from runledger.core.jobs import JsonValue
 from runledger.core.operations import OperatorAction
 from runledger.postgres.columns import Columns, decoded, decoded_json, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import as_microseconds, as_text, from_microseconds, parameter
+from runledger.postgres.expressions import NOW, as_microseconds, as_text, from_microseconds, parameter, seconds
 from runledger.postgres.reads import check_page
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import operator_actions
@@ -50,6 +51,19 @@ RECORD_ACTION = Statement(
     )
     .returning(_stored.id),
 )
+
+_old = select(_stored.id).where(_stored.occurred_at < NOW - seconds("older_than_seconds")).order_by(_stored.id)
+PRUNE_ACTIONS = Statement(
+    "prune_operator_actions",
+    delete(operator_actions)
+    .where(_stored.id == func.any(func.array(_old.limit(literal_column("1000")).scalar_subquery())))
+    .returning(_stored.id),
+)
+
+
+def prune_operator_actions(connection: AnyConnection, *, older_than: timedelta) -> int:
+    """At most 1,000 actions of longer ago leave; how many."""
+    return len(borrow(connection).fetch(PRUNE_ACTIONS, {"older_than_seconds": older_than.total_seconds()}))
 
 
 def record_operator_action(

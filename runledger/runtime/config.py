@@ -60,6 +60,20 @@ class JobsConfig:
     schedule_poll_interval_seconds: int = _setting(
         "JOBS_SCHEDULE_POLL_INTERVAL_SECONDS", 1, 1, 3_600, "Pause between two looks for due schedules."
     )
+    retention_days: int = _setting(
+        "JOBS_RETENTION_DAYS",
+        UNLIMITED,
+        0,
+        36_500,
+        "Days that jobs and runs stay after they succeeded or were cancelled, and operator actions; 0: for ever.",
+    )
+    dead_letter_retention_days: int = _setting(
+        "JOBS_DEAD_LETTER_RETENTION_DAYS",
+        UNLIMITED,
+        0,
+        36_500,
+        "Days that dead-lettered jobs and runs that completed with errors stay; 0: for ever.",
+    )
     timeout_grace_seconds: int = _setting(
         "JOBS_TIMEOUT_GRACE_SECONDS", 5, 0, 3_600, "From the timeout of a job to the kill of its process."
     )

@@ -4,11 +4,12 @@ import logging
 from datetime import timedelta
 
 from runledger.postgres.locks import try_lock_reaper
-from runledger.postgres.metrics_rollup import prune_metrics, roll_up_metrics
+from runledger.postgres.metrics_rollup import roll_up_metrics
 from runledger.postgres.recovery import LARGEST_REAP, reap_lapsed_leases
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
+from runledger.runtime.sweep import BATCH_PAUSE_SECONDS, Sweep
 
 SHORTEST_STEP, FIRST_STEP, LONGEST_STEP = timedelta(seconds=1), timedelta(seconds=15), timedelta(days=1)
 FEW_ATTEMPTS, MANY_ATTEMPTS = 10_000, 50_000
@@ -16,12 +17,13 @@ FEW_ATTEMPTS, MANY_ATTEMPTS = 10_000, 50_000
 
 class Reaper:
     """One tick takes the lock or leaves it to who has it: one batch of lapsed leases, and when none is left, one step
-    of the roll-up of figures; each is a transaction by itself."""
+    of the roll-up of figures and one batch of retention; each is a transaction by itself."""
 
     def __init__(self, link: DatabaseLink, config: JobsConfig) -> None:
         self._link = link
         self._config = config
         self._step = FIRST_STEP
+        self._sweep = Sweep(config)
         self.is_stopping = False
 
     def tick(self) -> float | None:
@@ -41,14 +43,25 @@ class Reaper:
             )
         if len(recovered) >= LARGEST_REAP or self._roll_up():
             return 0.0
+        if self._sweep.is_due() and self._prune():
+            return BATCH_PAUSE_SECONDS
         return float(self._config.reaper_interval_seconds)
+
+    def _prune(self) -> bool:
+        """Whether the walk goes on."""
+        with self._link.transaction() as ledger:
+            if not try_lock_reaper(ledger):
+                return False
+            deleted = self._sweep.run_batch(ledger)
+        if deleted:
+            log(logging.INFO, "retention.pruned", rows=deleted)
+        return self._sweep.is_due()
 
     def _roll_up(self) -> bool:
         """Whether more attempts wait to be counted. The step is as long as keeps one transaction short."""
         with self._link.transaction() as ledger:
             if not try_lock_reaper(ledger):
                 return False
-            prune_metrics(ledger)
             counted = roll_up_metrics(ledger, step=self._step)
         if counted.attempts > MANY_ATTEMPTS:
             self._step = max(self._step / 2, SHORTEST_STEP)

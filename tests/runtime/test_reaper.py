@@ -1,18 +1,23 @@
 """The reaper, one tick at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 
 import psycopg
+import pytest
 from runtime.benches import scalar
 from runtime.hosts import Connection, until
 
-from runledger import JobsConfig, JobStatus, Scope, get_job
+from runledger import JobsConfig, JobStatus, Scope, get_job, list_jobs, list_operator_actions
+from runledger.postgres import retention
 from runledger.postgres.connection import borrow
 from runledger.postgres.locks import try_lock_reaper
+from runledger.postgres.operator_actions import record_operator_action
 from runledger.postgres.settle import settle_jobs
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.reaper import Reaper
-from runledger.testing.factories import a_leased_job, age_lease, succeeded
+from runledger.testing.factories import a_job, a_leased_job, age_lease, dead_lettered, succeeded
 
 OpenLink = Callable[..., DatabaseLink]
 CONFIG = JobsConfig(max_global_concurrency=1, reaper_interval_seconds=7)
@@ -69,6 +74,39 @@ def test_a_tick_counts_what_attempts_took_and_two_reapers_count_it_once(
     until(are_counted)
     counted = "SELECT sum(attempts) FROM runledger.job_metrics_rollup WHERE series = 'any' AND measure = 'SUCCEEDED'"
     assert scalar(connection, counted) == 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        ({}, {"succeeded", "dead", "young", "waiting"}),
+        ({"retention_days": 30}, {"dead", "young", "waiting"}),
+        ({"dead_letter_retention_days": 30}, {"succeeded", "young", "waiting"}),
+        ({"retention_days": 30, "dead_letter_retention_days": 30}, {"young", "waiting"}),
+    ],
+)
+def test_what_ended_long_ago_leaves_by_itself(
+    connection: Connection,
+    open_link: OpenLink,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: dict[str, int],
+    left: set[str],
+) -> None:
+    monkeypatch.setattr(retention, "_SLACK", timedelta(days=60))  # the rows are aged, their ids cannot be
+    settle_jobs(connection, [succeeded(a_leased_job(connection, "succeeded"))])
+    settle_jobs(connection, [dead_lettered(a_leased_job(connection, "dead"))])
+    connection.execute("UPDATE runledger.job_queue SET finished_at = finished_at - interval '31 days'")
+    settle_jobs(connection, [succeeded(a_leased_job(connection, "young"))])
+    a_job(connection, "waiting")
+    for _ in range(2):
+        record_operator_action(connection, "prune", selection={}, affected=1)
+        connection.execute("UPDATE runledger.operator_actions SET occurred_at = occurred_at - interval '20 days'")
+    reaper = Reaper(open_link(), replace(CONFIG, **kept))
+
+    until(lambda: reaper.tick() == CONFIG.reaper_interval_seconds)
+
+    assert {job.job_type for job in list_jobs(connection, scope=Scope.any())} == left
+    assert len(list_operator_actions(connection)) == (1 if "retention_days" in kept else 2)
 
 
 def test_a_reaper_that_is_told_to_stop_ends(open_link: OpenLink) -> None:
