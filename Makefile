@@ -18,7 +18,7 @@ export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pg15 check docs bench bench-check bench-churn bench-growth bench-long bench-peers chaos chaos-long chaos-smoke coverage package clean
+.PHONY: help demo test test-pg15 check docs bench bench-check bench-churn bench-growth bench-long bench-peers chaos chaos-long chaos-smoke faults mutants coverage package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,12 @@ chaos: $(DEV_STAMP) ## Break everything under load for ten minutes, and check th
 
 chaos-long: $(DEV_STAMP) ## The same for an hour: 2,000 kills, 60 crashes of the server
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 2000 --hosts 3 --check-every-seconds 60 $(ARGS)
+
+faults: $(DEV_STAMP) ## Cut every process at every point, and run every pair of operations in every order
+	@RUNLEDGER_EVERY_FAULT=1 $(BIN)/python -m pytest tests/runtime/test_crash_points.py tests/interleavings $(ARGS)
+
+mutants: $(DEV_STAMP) ## Take one rule after the other out of a copy of the source; the tests have to notice
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
 
 chaos-smoke: $(DEV_STAMP) ## The same in half a minute, and the proof that the checker can fail; a part of make test
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)

@@ -1,5 +1,6 @@
 """Which database: the URL from the caller or the environment, and how it may be named in a text that people see."""
 
+import math
 import os
 from typing import Any
 
@@ -12,7 +13,6 @@ URL_VARIABLES = ("RUNLEDGER_DATABASE_URL", "DATABASE_URL")
 
 CONNECT_TIMEOUT_SECONDS = 10
 _DEFAULTS: dict[str, Any] = {
-    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -25,7 +25,9 @@ def url_from_environment() -> str | None:
     return next((value for name in URL_VARIABLES if (value := os.environ.get(name, "").strip())), None)
 
 
-def connection_info(url: str, application_name: str) -> str:
+def connection_info(
+    url: str, application_name: str, *, connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS
+) -> str:
     """The connection string with our defaults under what the URL itself says.
 
     SQLAlchemy's ``postgresql+psycopg://`` is accepted. Raises InvalidDatabaseUrl, whose text never repeats the URL.
@@ -33,7 +35,8 @@ def connection_info(url: str, application_name: str) -> str:
     parts = _parse(url)
     if "," in str(parts.get("host") or parts.get("hostaddr") or ""):
         parts.setdefault("target_session_attrs", "read-write")  # of several servers, the one that takes writes
-    return make_conninfo(**({**_DEFAULTS, "application_name": application_name} | parts))
+    timeout = math.ceil(connect_timeout_seconds)
+    return make_conninfo(**({**_DEFAULTS, "connect_timeout": timeout, "application_name": application_name} | parts))
 
 
 def target_of(url: str) -> str:

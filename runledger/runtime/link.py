@@ -18,7 +18,7 @@ from psycopg import sql
 
 from runledger.core.errors import DatabaseUnavailable, InternalError, RunledgerError
 from runledger.database.database import connect
-from runledger.database.settings import connection_info, target_of
+from runledger.database.settings import CONNECT_TIMEOUT_SECONDS, connection_info, target_of
 from runledger.postgres.connection import PsycopgConnection
 from runledger.postgres.statements import Parameters, Row, Statement
 from runledger.postgres.violations import error_for
@@ -39,7 +39,9 @@ class DatabaseLink:
         self._timeout_seconds = timeout_seconds
         self._watchdog: RoundTripWatchdog | None = None
         self._opened_at = 0.0
-        self._conninfo = connection_info(url, f"runledger:{role}")
+        self._conninfo = connection_info(
+            url, f"runledger:{role}", connect_timeout_seconds=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS)
+        )
         self.target = target_of(url)
         self.schema = schema
         self.lock = threading.RLock()

@@ -56,7 +56,7 @@ ALWAYS: dict[str, str] = {
         GROUP BY job_type, organization_id, idempotency_key HAVING count(*) > 1
     """,
     "a slot fired twice, or before its time": """
-        SELECT schedule_id, scheduled_for FROM runledger.job_queue WHERE schedule_id IS NOT NULL
+        SELECT schedule_id, scheduled_for FROM runledger.job_queue WHERE scheduled_for IS NOT NULL
         GROUP BY 1, 2 HAVING count(*) > 1 OR min(created_at) < scheduled_for
     """,
     "a run succeeded twice": """

@@ -56,6 +56,8 @@ class Fault(StrEnum):
     BLACK_HOLE = "BLACK_HOLE"
     """Nothing arrives in either direction, and nobody is told."""
     DELAY = "DELAY"
+    DROP = "DROP"
+    """A statement is never sent: the connection is reset before."""
     CUT = "CUT"
     """The server gets the statement, and its answer is replaced by a reset: nobody knows whether it was committed."""
 
@@ -77,12 +79,13 @@ PROCESS_WEIGHTS = {
     Kind.TERM: {Role.WORKER: 2, Role.SUPERVISOR: 1},
     Kind.STOP: {Role.WORKER: 5, Role.KEEPER: 2, Role.SUPERVISOR: 1, Role.SCHEDULER: 1, Role.REAPER: 1},
 }
-FAULT_WEIGHTS = {Fault.REFUSE: 2, Fault.RESET: 3, Fault.BLACK_HOLE: 2, Fault.DELAY: 2, Fault.CUT: 4}
+FAULT_WEIGHTS = {Fault.REFUSE: 2, Fault.RESET: 3, Fault.BLACK_HOLE: 2, Fault.DELAY: 2, Fault.DROP: 1, Fault.CUT: 4}
 FAULT_SECONDS = {
     Fault.REFUSE: (0.5, 4.0),
     Fault.RESET: (0.0, 0.0),
     Fault.BLACK_HOLE: (1.0, 5.0),
     Fault.DELAY: (1.0, 5.0),
+    Fault.DROP: (0.2, 1.0),
     Fault.CUT: (0.2, 1.0),
 }
 LOCK_SECONDS = (0.2, 2.5)

@@ -20,10 +20,16 @@ HEAL_TIMEOUT_SECONDS = 10.0
 
 
 class Proxy:
-    """``port`` leads to the server's socket at ``socket_path``, which may come and go."""
+    """``port`` leads to the server's socket at ``socket_path``, which may come and go, or to a host and port."""
 
-    def __init__(self, socket_path: str) -> None:
-        self._socket_path = socket_path
+    def __init__(self, socket_path: str | tuple[str, int]) -> None:
+        self._target = socket_path
+        self.requests = self.answers = 0
+        """Messages that clients have sent, and answers of the server that were complete."""
+        self.cut_request: int | None = None
+        """The number of a request that is reset instead of sent."""
+        self.cut_answer: int | None = None
+        """The number of an answer in whose place there is a reset."""
         self._fault: Fault | None = None
         self._links: set[_Connection] = set()
         self._healed = asyncio.Event()
@@ -31,10 +37,14 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self.port: int = self._run(self._listen())
-        self.cuts = 0
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable&gssencmode=disable"
+
+    def count_from_here(self, *, cut_request: int | None = None, cut_answer: int | None = None) -> None:
+        """The next request and the next answer are number 1; at most one of them is cut."""
+        self.requests = self.answers = 0
+        self.cut_request, self.cut_answer = cut_request, cut_answer
 
     def break_by(self, fault: Fault) -> None:
         """The fault holds from now on, until another one or ``heal``."""
@@ -82,7 +92,7 @@ class Proxy:
             _abort(writer)
             return
         try:
-            server_reader, server_writer = await asyncio.open_unix_connection(self._socket_path)
+            server_reader, server_writer = await self._connect()
         except OSError:
             _abort(writer)
             return
@@ -95,6 +105,11 @@ class Proxy:
         finally:
             self._links.discard(link)
             link.reset()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, str):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection(*self._target)
 
     async def _pump(
         self,
@@ -114,15 +129,20 @@ class Proxy:
             _abort(sink)
 
     async def _request(self, data: bytes) -> bool:
+        """Whether the request may pass."""
+        self.requests += 1
+        if self.requests == self.cut_request or self._fault is Fault.DROP:
+            return False
         while self._fault is Fault.BLACK_HOLE:
             await self._healed.wait()
         return True
 
     async def _answer(self, data: bytes) -> bool:
         """Whether the answer may pass."""
-        if self._fault is Fault.CUT and READY_FOR_QUERY in data:
-            self.cuts += 1
-            return False
+        if READY_FOR_QUERY in data:
+            self.answers += 1
+            if self.answers == self.cut_answer or self._fault is Fault.CUT:
+                return False
         if self._fault is Fault.DELAY:
             await asyncio.sleep(DELAY_SECONDS)
         while self._fault is Fault.BLACK_HOLE:

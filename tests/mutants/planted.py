@@ -1,0 +1,290 @@
+"""The mutants: a rule that is taken out, and the tests that must notice. Most are bugs that other systems have had."""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """``old`` becomes ``new`` wherever it stands in ``file``; ``tests`` are arguments of pytest."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+SETTLE, LEASES, CLAIM = (f"runledger/postgres/{name}.py" for name in ("settle", "leases", "claim"))
+RECOVERY, EXPRESSIONS = "runledger/postgres/recovery.py", "runledger/postgres/expressions.py"
+FAILURES, GATE, CRON = (f"runledger/core/{name}.py" for name in ("failures", "gate", "cron"))
+KEEPER, LINK, EXCHANGE = (f"runledger/runtime/{name}.py" for name in ("keeper", "link", "exchange"))
+QUEUE_SQL, OPERATIONS_SQL = "sql/202611220001_queue.sql", "sql/202611220002_operations.sql"
+
+MUTANTS = [
+    Mutant(
+        "a settle does not ask for the token",
+        SETTLE,
+        "(_LEASE.job_id == reported.c.job_id) & (_LEASE.lease_token == reported.c.lease_token)",
+        "_LEASE.job_id == reported.c.job_id",
+        "tests/postgres/test_settle.py",
+    ),
+    Mutant(
+        "a success does not ask whether the lease is live",
+        SETTLE,
+        'rows_of("reported", **_SUCCEEDED_COLUMNS)), held.c.lease_expires_at > CLOCK)',
+        'rows_of("reported", **_SUCCEEDED_COLUMNS)), TRUE)',
+        "tests/postgres/test_settle.py",
+    ),
+    Mutant(
+        "a failure does not ask whether the lease is live",
+        SETTLE,
+        '(lease_check == constant("LIVE"), held.c.lease_expires_at > CLOCK)',
+        '(lease_check == constant("LIVE"), TRUE)',
+        "tests/postgres/test_settle.py",
+    ),
+    Mutant(
+        "the clock is that of the transaction's beginning",
+        EXPRESSIONS,
+        "= func.clock_timestamp()",
+        "= func.now()",
+        "tests/postgres/test_settle.py tests/postgres/test_leases.py",
+    ),
+    Mutant(
+        "a refund is forgotten",
+        SETTLE,
+        "row.attempt - cast(row.is_refunded, Integer)",
+        "row.attempt",
+        "tests/postgres/test_settle.py",
+    ),
+    Mutant(
+        "a settled run is not locked",
+        SETTLE,
+        "        lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)",
+        "        pass",
+        "tests/postgres/test_workflow_races.py tests/postgres/test_workflow_runs.py",
+    ),
+    Mutant(
+        "a run does not advance",
+        SETTLE,
+        "    if runs:\n        advance_after_jobs",
+        "    if False:\n        advance_after_jobs",
+        "tests/postgres/test_workflow_runs.py",
+    ),
+    Mutant(
+        "a lapsed lease is renewed",
+        LEASES,
+        ".where(_lease.lease_expires_at > CLOCK)\n    .with_for_update(skip_locked=True)",
+        ".with_for_update(skip_locked=True)",
+        "tests/postgres/test_leases.py",
+    ),
+    Mutant(
+        "an attempt past its deadline is renewed",
+        LEASES,
+        '    .where(_lease.lease_token != func.all(parameter("overdue_tokens", ARRAY(BigInteger))))\n',
+        '    .where(func.cardinality(parameter("overdue_tokens", ARRAY(BigInteger))) >= ZERO)\n',
+        "tests/postgres/test_leases.py",
+    ),
+    Mutant(
+        "a renewal waits for locked rows",
+        LEASES,
+        ".with_for_update(skip_locked=True)",
+        ".with_for_update()",
+        "tests/postgres/test_leases.py",
+    ),
+    Mutant(
+        "progress is stored after the lease",
+        LEASES,
+        "    .where(_is_live)\n    .where(_is_valid)",
+        "    .where(_is_valid)",
+        "tests/postgres/test_leases.py",
+    ),
+    Mutant(
+        "claims wait for each other",
+        CLAIM,
+        ".with_for_update(skip_locked=True)",
+        ".with_for_update()",
+        "tests/postgres/test_claim.py",
+    ),
+    Mutant(
+        "a paused type is claimed",
+        CLAIM,
+        ".where(~job_definitions.c.is_paused)",
+        ".where(TRUE)",
+        "tests/postgres/test_claim.py",
+    ),
+    Mutant(
+        "the payload is decoded while it is fetched",
+        CLAIM,
+        "as_text(job_queue.c.payload)",
+        "job_queue.c.payload",
+        "tests/runtime/test_worker_tick.py",
+    ),
+    Mutant(
+        "a claim does not count the attempt",
+        CLAIM,
+        "_claimed.c.attempt + ONE",
+        "func.greatest(_claimed.c.attempt, ONE)",
+        "tests/postgres/test_claim.py tests/postgres/test_settle.py",
+    ),
+    Mutant(
+        "crashes of earlier runs count",
+        RECOVERY,
+        "    .where(job_attempts.c.run_number == _lease.run_number)\n",
+        "",
+        "tests/postgres/test_recovery.py",
+    ),
+    Mutant(
+        "the reaper waits for who is settling",
+        RECOVERY,
+        "skip_locked=True, of=job_leases",
+        "of=job_leases",
+        "tests/postgres/test_recovery.py",
+    ),
+    Mutant(
+        "the living are settled with the dead",
+        RECOVERY,
+        '_lost.where(_lease.worker_id == parameter("worker_id", Text))',
+        '_lost.where(_lease.worker_id >= func.substr(parameter("worker_id", Text), 1, 1))',
+        "tests/postgres/test_recovery.py",
+    ),
+    Mutant(
+        "one attempt too many",
+        FAILURES,
+        "if attempt >= max_attempts:",
+        "if attempt > max_attempts:",
+        "tests/core/test_decide.py",
+    ),
+    Mutant(
+        "one crash too many",
+        FAILURES,
+        "crashes >= crash_budget",
+        "crashes > crash_budget",
+        "tests/core/test_decide.py",
+    ),
+    Mutant(
+        "infinity passes the gate",
+        GATE,
+        "float.__sub__(value, value) != 0.0",
+        "value != value",
+        "tests/core/test_gate_json.py",
+    ),
+    Mutant(
+        "NUL passes the gate",
+        GATE,
+        '    if "\\0" in plain:\n        raise _Refused',
+        '    if "\\1" in plain:\n        raise _Refused',
+        "tests/core/test_gate_json.py",
+    ),
+    Mutant(
+        "NUL stays in the text of an error",
+        GATE,
+        'plain = plain.replace("\\0", "")',
+        "plain = plain[:]",
+        "tests/core/test_gate_text.py",
+    ),
+    Mutant("a slot fires again", CRON, "if moment > after:", "if moment >= after:", "tests/core/test_cron.py"),
+    Mutant(
+        "a slot may have two jobs",
+        OPERATIONS_SQL,
+        "CREATE UNIQUE INDEX uq_job_queue_schedule_slot",
+        "CREATE INDEX uq_job_queue_schedule_slot",
+        "tests/postgres/test_firing.py",
+    ),
+    Mutant(
+        "a key belongs to no organization",
+        QUEUE_SQL,
+        "ON job_queue (job_type, organization_id, idempotency_key)",
+        "ON job_queue (job_type, idempotency_key)",
+        "tests/postgres/test_enqueue_keyed.py",
+    ),
+    Mutant(
+        "the keeper stops renewing when the host stops",
+        KEEPER,
+        "if now >= self._renew_at:",
+        "if now >= self._renew_at and not self.is_stopping:",
+        "tests/runtime/test_keeper.py",
+    ),
+    Mutant(
+        "the keeper vouches for a stopped process",
+        KEEPER,
+        " if not _is_stopped(slot.pid)]",
+        "]",
+        "tests/runtime/test_keeper.py",
+    ),
+    Mutant(
+        "the names of workers are used again",
+        KEEPER,
+        'return f"{host_id}.{slot_index}.{incarnation}"',
+        'return f"{host_id}.{slot_index}"',
+        "tests/runtime/test_keeper.py",
+    ),
+    Mutant(
+        "an outcome is dropped when the answer is lost",
+        EXCHANGE,
+        "                self._outbox.put_back(waiting)\n                raise",
+        "                raise",
+        "tests/runtime/test_worker_tick.py",
+    ),
+    Mutant(
+        "a connection is used on the other side of a fork",
+        LINK,
+        "        if self._pid != os.getpid():\n            raise",
+        "        if False:\n            raise",
+        "tests/runtime/test_round_trips.py",
+    ),
+    Mutant(
+        "no answer is waited for without end",
+        "runledger/runtime/watchdog.py",
+        "if time.monotonic() > self._deadline:",
+        "if False:",
+        "tests/runtime/test_round_trips.py",
+    ),
+    Mutant(
+        "a pool is used on the other side of a fork",
+        "runledger/database/database.py",
+        "if self._pool is None or self._pool_pid != os.getpid():",
+        "if self._pool is None:",
+        "tests/acceptance/test_ledger.py",
+    ),
+    Mutant(
+        "a demoted primary is an error of the statement",
+        "runledger/postgres/violations.py",
+        '    "25006": (errors.DatabaseUnavailable,',
+        '    "25006": (errors.QueryFailed,',
+        "tests/postgres/test_violations.py",
+    ),
+    Mutant(
+        "both sides of a fork in a handler are workers",
+        "runledger/runtime/execution.py",
+        "if os.getpid() != self._pid:",
+        "if False:",
+        "tests/runtime/test_hostile_handlers.py -k fork",
+    ),
+    Mutant(
+        "a handler's own exit is a success",
+        "runledger/runtime/fleet.py",
+        "is_clean = is_clean and slot.state is SlotState.LEAVING",
+        "is_clean = bool(is_clean)",
+        "tests/runtime/test_killed_processes.py",
+    ),
+    Mutant(
+        "an unavailable database is a bad configuration",
+        "runledger/cli/exits.py",
+        "errors.UnavailableError: ExitCode.UNAVAILABLE",
+        "errors.UnavailableError: ExitCode.CONFIGURATION",
+        "tests/hostile/test_command_line.py -k D04",
+    ),
+    Mutant(
+        "a database is named with its password",
+        "runledger/database/settings.py",
+        '    place = "local socket"',
+        '    return url\n    place = "local socket"',
+        "tests/hostile/test_expressions.py",
+    ),
+    Mutant(
+        "statements are put together",
+        "runledger/postgres/locks.py",
+        '"""',
+        '"""\n\n\ndef _built(driver, name):\n    driver.execute(f"SELECT {name}")\n\n\n_ = """',
+        "tests/architecture/test_security.py",
+    ),
+]
