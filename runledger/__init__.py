@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from runledger.core import operation_errors, workflow_errors
 from runledger.core.blocking import BlockingCallWarning
+from runledger.core.bulk import ChangedJobs
 from runledger.core.checkups import CheckResult, CheckStatus, DoctorReport
 from runledger.core.context import JobContext
 from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, StoredDefinition
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
     from runledger.database.doctor import run_doctor
     from runledger.database.ledger import Ledger
     from runledger.database.migrate import ensure_schema_compatible, migrate
+    from runledger.postgres.bulk import cancel_jobs, count_jobs, reprioritise_jobs, requeue_jobs
     from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
     from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
     from runledger.postgres.explain import explain_job
@@ -142,6 +144,7 @@ if TYPE_CHECKING:
     from runledger.postgres.metrics import get_job_metrics
     from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
     from runledger.postgres.operator_actions import list_operator_actions
+    from runledger.postgres.priorities import reprioritise_job
     from runledger.postgres.reads import (
         get_job,
         list_dead_letters,
@@ -187,6 +190,7 @@ else:
         "runledger.database.doctor": "run_doctor",
         "runledger.database.ledger": "Ledger",
         "runledger.database.migrate": "ensure_schema_compatible migrate",
+        "runledger.postgres.bulk": "cancel_jobs count_jobs reprioritise_jobs requeue_jobs",
         "runledger.postgres.definition_reads": "get_job_definition list_job_definitions",
         "runledger.postgres.enqueue": "enqueue_job enqueue_jobs",
         "runledger.postgres.explain": "explain_job",
@@ -194,6 +198,7 @@ else:
         "runledger.postgres.job_logs": "insert_job_log",
         "runledger.postgres.metrics": "get_job_metrics",
         "runledger.postgres.operations": "cancel_job requeue_job reschedule_job",
+        "runledger.postgres.priorities": "reprioritise_job",
         "runledger.postgres.reads": (
             "get_job list_dead_letters list_job_attempts list_job_events list_job_logs list_jobs"
         ),
@@ -255,9 +260,6 @@ __all__ = [
     "EnqueuedJob",
     "enqueue_job",
     "enqueue_jobs",
-    "cancel_job",
-    "requeue_job",
-    "reschedule_job",
     # read, on a connection
     "Scope",
     "get_job",
@@ -284,8 +286,6 @@ __all__ = [
     "upsert_job_runtime_config",
     "get_job_runtime_config",
     "list_job_runtime_configs",
-    "OperatorAction",
-    "list_operator_actions",
     # schedules
     "ScheduleRequest",
     "JobSchedule",
@@ -392,4 +392,7 @@ __all__ += ["Middleware", "SettledAttempt", "use_for_enqueues"]
 __all__ += ["JobFailure", "Snooze", "Continue", "JobCancelled", "JobTimeout"]
 # figures and retention
 __all__ += ["JobMetrics", "MetricsBy", "Percentiles", "get_job_metrics"]
+# many jobs, operators
+__all__ += ["cancel_job", "requeue_job", "reschedule_job", "OperatorAction", "list_operator_actions"]
+__all__ += ["ChangedJobs", "cancel_jobs", "requeue_jobs", "reprioritise_jobs", "reprioritise_job", "count_jobs"]
 __all__ += ["Retention", "Pruned", "prune_jobs", "prune_workflow_runs", "count_prunable"]

@@ -206,7 +206,46 @@ FROM ready UNION ALL SELECT scheduled.job_id AS job_id, scheduled.run_number AS 
 FROM scheduled UNION ALL SELECT leased.job_id AS job_id, leased.run_number AS run_number, leased.attempt AS attempt, leased.lease_token AS lease_token, leased.lease_expires_at AS lease_expires_at, leased.checkpoint AS checkpoint, leased.progress_done AS progress_done, leased.progress_total AS progress_total
 FROM leased),
 completed AS
-(UPDATE runledger.job_queue SET run_number=taken.run_number, attempt=taken.attempt, final_status='CANCELED'::runledger.job_status, finished_at=clock_timestamp(), quiesces_at=taken.lease_expires_at, status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), progress_done=coalesce(taken.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(taken.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(taken.checkpoint, runledger.job_queue.checkpoint) FROM taken WHERE runledger.job_queue.id = taken.job_id),
+(UPDATE runledger.job_queue SET run_number=taken.run_number, attempt=taken.attempt, final_status='CANCELED'::runledger.job_status, finished_at=clock_timestamp(), quiesces_at=taken.lease_expires_at, status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), progress_done=coalesce(taken.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(taken.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(taken.checkpoint, runledger.job_queue.checkpoint) FROM taken WHERE runledger.job_queue.id = any(array((SELECT taken.job_id
+FROM taken))) AND runledger.job_queue.id = taken.job_id),
+told AS
+(INSERT INTO runledger.job_events (job_id, run_number, attempt, event_type, actor, reason, detail) SELECT taken.job_id AS job_id, taken.run_number AS run_number, nullif(taken.attempt, 0) AS nullif_1, 'CANCELED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_1, jsonb_strip_nulls(jsonb_build_object('lease_token', taken.lease_token, 'quiesces_at', taken.lease_expires_at)) AS jsonb_strip_nulls_1
+FROM taken)
+ SELECT CAST(taken.job_id AS TEXT) AS job_id, taken.lease_token
+FROM taken;
+
+/* runledger:cancel_jobs */ WITH locked_job_leases AS MATERIALIZED
+(SELECT runledger.job_leases.job_id AS job_id, runledger.job_leases.lease_token AS lease_token, runledger.job_leases.leased_at AS leased_at, runledger.job_leases.lease_expires_at AS lease_expires_at, runledger.job_leases.renewed_at AS renewed_at, runledger.job_leases.next_run_at AS next_run_at, runledger.job_leases.workflow_run_id AS workflow_run_id, runledger.job_leases.priority AS priority, runledger.job_leases.run_number AS run_number, runledger.job_leases.attempt AS attempt, runledger.job_leases.job_type AS job_type, runledger.job_leases.worker_id AS worker_id, runledger.job_leases.progress_done AS progress_done, runledger.job_leases.progress_total AS progress_total, runledger.job_leases.checkpoint AS checkpoint
+FROM runledger.job_leases
+WHERE runledger.job_leases.job_id = any(CAST(%(job_ids)s AS UUID[])) AND CAST(%(is_leased)s AS BOOLEAN) AND runledger.job_leases.workflow_run_id IS NULL ORDER BY runledger.job_leases.job_id FOR UPDATE SKIP LOCKED),
+left_job_leases AS
+(DELETE FROM runledger.job_leases WHERE runledger.job_leases.job_id = any(array((SELECT locked_job_leases.job_id
+FROM locked_job_leases))) RETURNING runledger.job_leases.job_id, runledger.job_leases.lease_token, runledger.job_leases.leased_at, runledger.job_leases.lease_expires_at, runledger.job_leases.renewed_at, runledger.job_leases.next_run_at, runledger.job_leases.workflow_run_id, runledger.job_leases.priority, runledger.job_leases.run_number, runledger.job_leases.attempt, runledger.job_leases.job_type, runledger.job_leases.worker_id, runledger.job_leases.progress_done, runledger.job_leases.progress_total, runledger.job_leases.checkpoint),
+attempted AS
+(INSERT INTO runledger.job_attempts (job_id, lease_token, run_number, attempt, leased_at, next_run_at, finished_at, outcome, worker_id, error_code, error_message) SELECT left_job_leases.job_id AS job_id, left_job_leases.lease_token AS lease_token, left_job_leases.run_number AS run_number, left_job_leases.attempt AS attempt, left_job_leases.leased_at AS leased_at, left_job_leases.next_run_at AS next_run_at, clock_timestamp() AS clock_timestamp_1, 'CANCELED'::runledger.job_outcome, left_job_leases.worker_id AS worker_id, 'job.canceled', CAST(%(reason)s AS TEXT) AS anon_1
+FROM left_job_leases),
+locked_job_ready AS MATERIALIZED
+(SELECT runledger.job_ready.job_id AS job_id, runledger.job_ready.next_run_at AS next_run_at, runledger.job_ready.workflow_run_id AS workflow_run_id, runledger.job_ready.priority AS priority, runledger.job_ready.run_number AS run_number, runledger.job_ready.attempt AS attempt, runledger.job_ready.job_type AS job_type
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id = any(CAST(%(job_ids)s AS UUID[])) AND NOT CAST(%(is_leased)s AS BOOLEAN) AND runledger.job_ready.workflow_run_id IS NULL ORDER BY runledger.job_ready.job_id FOR UPDATE SKIP LOCKED),
+left_job_ready AS
+(DELETE FROM runledger.job_ready WHERE runledger.job_ready.job_id = any(array((SELECT locked_job_ready.job_id
+FROM locked_job_ready))) RETURNING runledger.job_ready.job_id, runledger.job_ready.next_run_at, runledger.job_ready.workflow_run_id, runledger.job_ready.priority, runledger.job_ready.run_number, runledger.job_ready.attempt, runledger.job_ready.job_type),
+locked_job_scheduled AS MATERIALIZED
+(SELECT runledger.job_scheduled.job_id AS job_id, runledger.job_scheduled.next_run_at AS next_run_at, runledger.job_scheduled.workflow_run_id AS workflow_run_id, runledger.job_scheduled.priority AS priority, runledger.job_scheduled.run_number AS run_number, runledger.job_scheduled.attempt AS attempt, runledger.job_scheduled.job_type AS job_type
+FROM runledger.job_scheduled
+WHERE runledger.job_scheduled.job_id = any(CAST(%(job_ids)s AS UUID[])) AND NOT CAST(%(is_leased)s AS BOOLEAN) AND runledger.job_scheduled.workflow_run_id IS NULL ORDER BY runledger.job_scheduled.job_id FOR UPDATE SKIP LOCKED),
+left_job_scheduled AS
+(DELETE FROM runledger.job_scheduled WHERE runledger.job_scheduled.job_id = any(array((SELECT locked_job_scheduled.job_id
+FROM locked_job_scheduled))) RETURNING runledger.job_scheduled.job_id, runledger.job_scheduled.next_run_at, runledger.job_scheduled.workflow_run_id, runledger.job_scheduled.priority, runledger.job_scheduled.run_number, runledger.job_scheduled.attempt, runledger.job_scheduled.job_type),
+taken AS
+(SELECT left_job_ready.job_id AS job_id, left_job_ready.run_number AS run_number, left_job_ready.attempt AS attempt, CAST(NULL AS BIGINT) AS lease_token, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS lease_expires_at, CAST(NULL AS JSONB) AS checkpoint, CAST(NULL AS BIGINT) AS progress_done, CAST(NULL AS BIGINT) AS progress_total
+FROM left_job_ready UNION ALL SELECT left_job_scheduled.job_id AS job_id, left_job_scheduled.run_number AS run_number, left_job_scheduled.attempt AS attempt, CAST(NULL AS BIGINT) AS lease_token, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS lease_expires_at, CAST(NULL AS JSONB) AS checkpoint, CAST(NULL AS BIGINT) AS progress_done, CAST(NULL AS BIGINT) AS progress_total
+FROM left_job_scheduled UNION ALL SELECT left_job_leases.job_id AS job_id, left_job_leases.run_number AS run_number, left_job_leases.attempt AS attempt, left_job_leases.lease_token AS lease_token, left_job_leases.lease_expires_at AS lease_expires_at, left_job_leases.checkpoint AS checkpoint, left_job_leases.progress_done AS progress_done, left_job_leases.progress_total AS progress_total
+FROM left_job_leases),
+completed AS
+(UPDATE runledger.job_queue SET run_number=taken.run_number, attempt=taken.attempt, final_status='CANCELED'::runledger.job_status, finished_at=clock_timestamp(), quiesces_at=taken.lease_expires_at, status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), progress_done=coalesce(taken.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(taken.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(taken.checkpoint, runledger.job_queue.checkpoint) FROM taken WHERE runledger.job_queue.id = any(array((SELECT taken.job_id
+FROM taken))) AND runledger.job_queue.id = taken.job_id),
 told AS
 (INSERT INTO runledger.job_events (job_id, run_number, attempt, event_type, actor, reason, detail) SELECT taken.job_id AS job_id, taken.run_number AS run_number, nullif(taken.attempt, 0) AS nullif_1, 'CANCELED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_1, jsonb_strip_nulls(jsonb_build_object('lease_token', taken.lease_token, 'quiesces_at', taken.lease_expires_at)) AS jsonb_strip_nulls_1
 FROM taken)
@@ -240,7 +279,8 @@ FROM ready UNION ALL SELECT scheduled.job_id AS job_id, scheduled.run_number AS 
 FROM scheduled UNION ALL SELECT leased.job_id AS job_id, leased.run_number AS run_number, leased.attempt AS attempt, leased.lease_token AS lease_token, leased.lease_expires_at AS lease_expires_at, leased.checkpoint AS checkpoint, leased.progress_done AS progress_done, leased.progress_total AS progress_total
 FROM leased),
 completed AS
-(UPDATE runledger.job_queue SET run_number=taken.run_number, attempt=taken.attempt, final_status='CANCELED'::runledger.job_status, finished_at=clock_timestamp(), quiesces_at=taken.lease_expires_at, status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), progress_done=coalesce(taken.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(taken.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(taken.checkpoint, runledger.job_queue.checkpoint) FROM taken WHERE runledger.job_queue.id = taken.job_id),
+(UPDATE runledger.job_queue SET run_number=taken.run_number, attempt=taken.attempt, final_status='CANCELED'::runledger.job_status, finished_at=clock_timestamp(), quiesces_at=taken.lease_expires_at, status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), progress_done=coalesce(taken.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(taken.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(taken.checkpoint, runledger.job_queue.checkpoint) FROM taken WHERE runledger.job_queue.id = any(array((SELECT taken.job_id
+FROM taken))) AND runledger.job_queue.id = taken.job_id),
 told AS
 (INSERT INTO runledger.job_events (job_id, run_number, attempt, event_type, actor, reason, detail) SELECT taken.job_id AS job_id, taken.run_number AS run_number, nullif(taken.attempt, 0) AS nullif_1, 'CANCELED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_1, jsonb_strip_nulls(jsonb_build_object('lease_token', taken.lease_token, 'quiesces_at', taken.lease_expires_at)) AS jsonb_strip_nulls_1
 FROM taken)
@@ -443,6 +483,116 @@ FROM (SELECT runledger.workflow_steps.id AS id, CASE WHEN (runledger.workflow_st
 FROM concerned JOIN runledger.workflow_steps ON runledger.workflow_steps.id = concerned.id
 WHERE NOT concerned.points_on AND runledger.workflow_steps.status != 'SUCCEEDED'::runledger.workflow_step_status ORDER BY CASE WHEN (runledger.workflow_steps.status = 'FAILED'::runledger.workflow_step_status) THEN 0 WHEN (runledger.workflow_steps.status = 'CANCELED'::runledger.workflow_step_status) THEN 1 WHEN (runledger.workflow_steps.status = 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status) THEN 2 ELSE 3 END, runledger.workflow_steps.id
  LIMIT 20) AS first JOIN runledger.workflow_steps ON runledger.workflow_steps.id = first.id LEFT OUTER JOIN runledger.job_queue ON runledger.job_queue.id = runledger.workflow_steps.job_id LEFT OUTER JOIN runledger.job_leases ON runledger.job_leases.job_id = runledger.workflow_steps.job_id ORDER BY part, rank, id;
+
+/* runledger:find_jobs_canceled */ WITH chosen AS MATERIALIZED
+(SELECT rows.id AS id
+FROM (SELECT runledger.job_events.job_id AS id, runledger.job_events.run_number AS run_number
+FROM runledger.job_events
+WHERE runledger.job_events.job_id < CAST(%(before)s AS UUID) AND runledger.job_events.job_id >= CAST(%(since)s AS UUID) AND runledger.job_events.event_type = 'CANCELED'::runledger.job_event_type ORDER BY runledger.job_events.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS rows JOIN LATERAL (SELECT runledger.job_queue.job_type AS job_type, runledger.job_queue.organization_id AS organization_id, runledger.job_queue.tags AS tags, runledger.job_queue.final_status AS final_status, runledger.job_queue.last_error_code AS last_error_code, runledger.job_queue.run_number AS run_number
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = rows.id
+ LIMIT 1) AS record ON true
+WHERE (CAST(%(final_status)s AS TEXT) IS NULL OR CAST(record.final_status AS TEXT) = CAST(%(final_status)s AS TEXT) AND record.run_number = rows.run_number) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND record.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND record.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND (CAST(%(job_type)s AS TEXT) IS NULL OR record.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(queue)s AS TEXT) IS NULL OR record.job_type IN (SELECT runledger.job_definitions.job_type
+FROM runledger.job_definitions
+WHERE runledger.job_definitions.queue = CAST(%(queue)s AS TEXT))) AND (CAST(%(tag)s AS TEXT) IS NULL OR CAST(%(tag)s AS TEXT) = any(record.tags)) AND (CAST(%(error_code)s AS TEXT) IS NULL OR record.last_error_code = CAST(%(error_code)s AS TEXT)) ORDER BY rows.id DESC
+ LIMIT CAST(%(limit)s AS INTEGER))
+ SELECT stop.stopped_at, CAST(chosen.id AS TEXT) AS id, (SELECT runledger.job_queue.workflow_run_id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = chosen.id) IS NOT NULL AS anon_1
+FROM (SELECT (SELECT CAST(last.id AS TEXT) AS id
+FROM (SELECT runledger.job_events.job_id AS id, runledger.job_events.run_number AS run_number
+FROM runledger.job_events
+WHERE runledger.job_events.job_id < CAST(%(before)s AS UUID) AND runledger.job_events.job_id >= CAST(%(since)s AS UUID) AND runledger.job_events.event_type = 'CANCELED'::runledger.job_event_type ORDER BY runledger.job_events.job_id DESC, id DESC
+ LIMIT 1 OFFSET CAST(%(walk)s AS INTEGER) - 1) AS last
+WHERE (SELECT count(*) AS count_1
+FROM chosen) < CAST(%(limit)s AS INTEGER)) AS stopped_at) AS stop LEFT OUTER JOIN chosen ON true ORDER BY chosen.id DESC;
+
+/* runledger:find_jobs_dead_lettered */ WITH chosen AS MATERIALIZED
+(SELECT rows.id AS id
+FROM (SELECT runledger.job_dead_letters.job_id AS id, runledger.job_dead_letters.run_number AS run_number
+FROM runledger.job_dead_letters
+WHERE runledger.job_dead_letters.job_id < CAST(%(before)s AS UUID) AND runledger.job_dead_letters.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_dead_letters.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS rows JOIN LATERAL (SELECT runledger.job_queue.job_type AS job_type, runledger.job_queue.organization_id AS organization_id, runledger.job_queue.tags AS tags, runledger.job_queue.final_status AS final_status, runledger.job_queue.last_error_code AS last_error_code, runledger.job_queue.run_number AS run_number
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = rows.id
+ LIMIT 1) AS record ON true
+WHERE (CAST(%(final_status)s AS TEXT) IS NULL OR CAST(record.final_status AS TEXT) = CAST(%(final_status)s AS TEXT) AND record.run_number = rows.run_number) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND record.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND record.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND (CAST(%(job_type)s AS TEXT) IS NULL OR record.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(queue)s AS TEXT) IS NULL OR record.job_type IN (SELECT runledger.job_definitions.job_type
+FROM runledger.job_definitions
+WHERE runledger.job_definitions.queue = CAST(%(queue)s AS TEXT))) AND (CAST(%(tag)s AS TEXT) IS NULL OR CAST(%(tag)s AS TEXT) = any(record.tags)) AND (CAST(%(error_code)s AS TEXT) IS NULL OR record.last_error_code = CAST(%(error_code)s AS TEXT)) ORDER BY rows.id DESC
+ LIMIT CAST(%(limit)s AS INTEGER))
+ SELECT stop.stopped_at, CAST(chosen.id AS TEXT) AS id, (SELECT runledger.job_queue.workflow_run_id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = chosen.id) IS NOT NULL AS anon_1
+FROM (SELECT (SELECT CAST(last.id AS TEXT) AS id
+FROM (SELECT runledger.job_dead_letters.job_id AS id, runledger.job_dead_letters.run_number AS run_number
+FROM runledger.job_dead_letters
+WHERE runledger.job_dead_letters.job_id < CAST(%(before)s AS UUID) AND runledger.job_dead_letters.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_dead_letters.job_id DESC, id DESC
+ LIMIT 1 OFFSET CAST(%(walk)s AS INTEGER) - 1) AS last
+WHERE (SELECT count(*) AS count_1
+FROM chosen) < CAST(%(limit)s AS INTEGER)) AS stopped_at) AS stop LEFT OUTER JOIN chosen ON true ORDER BY chosen.id DESC;
+
+/* runledger:find_jobs_leased */ WITH chosen AS MATERIALIZED
+(SELECT rows.id AS id
+FROM (SELECT runledger.job_leases.job_id AS id, runledger.job_leases.run_number AS run_number
+FROM runledger.job_leases
+WHERE runledger.job_leases.job_id < CAST(%(before)s AS UUID) AND runledger.job_leases.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_leases.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS rows JOIN LATERAL (SELECT runledger.job_queue.job_type AS job_type, runledger.job_queue.organization_id AS organization_id, runledger.job_queue.tags AS tags, runledger.job_queue.final_status AS final_status, runledger.job_queue.last_error_code AS last_error_code, runledger.job_queue.run_number AS run_number
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = rows.id
+ LIMIT 1) AS record ON true
+WHERE (CAST(%(final_status)s AS TEXT) IS NULL OR CAST(record.final_status AS TEXT) = CAST(%(final_status)s AS TEXT) AND record.run_number = rows.run_number) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND record.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND record.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND (CAST(%(job_type)s AS TEXT) IS NULL OR record.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(queue)s AS TEXT) IS NULL OR record.job_type IN (SELECT runledger.job_definitions.job_type
+FROM runledger.job_definitions
+WHERE runledger.job_definitions.queue = CAST(%(queue)s AS TEXT))) AND (CAST(%(tag)s AS TEXT) IS NULL OR CAST(%(tag)s AS TEXT) = any(record.tags)) AND (CAST(%(error_code)s AS TEXT) IS NULL OR record.last_error_code = CAST(%(error_code)s AS TEXT)) ORDER BY rows.id DESC
+ LIMIT CAST(%(limit)s AS INTEGER))
+ SELECT stop.stopped_at, CAST(chosen.id AS TEXT) AS id, (SELECT runledger.job_queue.workflow_run_id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = chosen.id) IS NOT NULL AS anon_1
+FROM (SELECT (SELECT CAST(last.id AS TEXT) AS id
+FROM (SELECT runledger.job_leases.job_id AS id, runledger.job_leases.run_number AS run_number
+FROM runledger.job_leases
+WHERE runledger.job_leases.job_id < CAST(%(before)s AS UUID) AND runledger.job_leases.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_leases.job_id DESC, id DESC
+ LIMIT 1 OFFSET CAST(%(walk)s AS INTEGER) - 1) AS last
+WHERE (SELECT count(*) AS count_1
+FROM chosen) < CAST(%(limit)s AS INTEGER)) AS stopped_at) AS stop LEFT OUTER JOIN chosen ON true ORDER BY chosen.id DESC;
+
+/* runledger:find_jobs_waiting */ WITH chosen AS MATERIALIZED
+(SELECT rows.id AS id
+FROM (SELECT both_places.id AS id, both_places.run_number AS run_number
+FROM (SELECT job_ready.id AS id, job_ready.run_number AS run_number
+FROM (SELECT runledger.job_ready.job_id AS id, runledger.job_ready.run_number AS run_number
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id < CAST(%(before)s AS UUID) AND runledger.job_ready.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_ready.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS job_ready UNION ALL SELECT job_scheduled.id AS id, job_scheduled.run_number AS run_number
+FROM (SELECT runledger.job_scheduled.job_id AS id, runledger.job_scheduled.run_number AS run_number
+FROM runledger.job_scheduled
+WHERE runledger.job_scheduled.job_id < CAST(%(before)s AS UUID) AND runledger.job_scheduled.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_scheduled.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS job_scheduled) AS both_places ORDER BY both_places.id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS rows JOIN LATERAL (SELECT runledger.job_queue.job_type AS job_type, runledger.job_queue.organization_id AS organization_id, runledger.job_queue.tags AS tags, runledger.job_queue.final_status AS final_status, runledger.job_queue.last_error_code AS last_error_code, runledger.job_queue.run_number AS run_number
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = rows.id
+ LIMIT 1) AS record ON true
+WHERE (CAST(%(final_status)s AS TEXT) IS NULL OR CAST(record.final_status AS TEXT) = CAST(%(final_status)s AS TEXT) AND record.run_number = rows.run_number) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND record.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND record.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND (CAST(%(job_type)s AS TEXT) IS NULL OR record.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(queue)s AS TEXT) IS NULL OR record.job_type IN (SELECT runledger.job_definitions.job_type
+FROM runledger.job_definitions
+WHERE runledger.job_definitions.queue = CAST(%(queue)s AS TEXT))) AND (CAST(%(tag)s AS TEXT) IS NULL OR CAST(%(tag)s AS TEXT) = any(record.tags)) AND (CAST(%(error_code)s AS TEXT) IS NULL OR record.last_error_code = CAST(%(error_code)s AS TEXT)) ORDER BY rows.id DESC
+ LIMIT CAST(%(limit)s AS INTEGER))
+ SELECT stop.stopped_at, CAST(chosen.id AS TEXT) AS id, (SELECT runledger.job_queue.workflow_run_id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = chosen.id) IS NOT NULL AS anon_1
+FROM (SELECT (SELECT CAST(last.id AS TEXT) AS id
+FROM (SELECT both_places.id AS id, both_places.run_number AS run_number
+FROM (SELECT job_ready.id AS id, job_ready.run_number AS run_number
+FROM (SELECT runledger.job_ready.job_id AS id, runledger.job_ready.run_number AS run_number
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id < CAST(%(before)s AS UUID) AND runledger.job_ready.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_ready.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS job_ready UNION ALL SELECT job_scheduled.id AS id, job_scheduled.run_number AS run_number
+FROM (SELECT runledger.job_scheduled.job_id AS id, runledger.job_scheduled.run_number AS run_number
+FROM runledger.job_scheduled
+WHERE runledger.job_scheduled.job_id < CAST(%(before)s AS UUID) AND runledger.job_scheduled.job_id >= CAST(%(since)s AS UUID) ORDER BY runledger.job_scheduled.job_id DESC
+ LIMIT CAST(%(walk)s AS INTEGER)) AS job_scheduled) AS both_places ORDER BY both_places.id DESC, both_places.id DESC
+ LIMIT 1 OFFSET CAST(%(walk)s AS INTEGER) - 1) AS last
+WHERE (SELECT count(*) AS count_1
+FROM chosen) < CAST(%(limit)s AS INTEGER)) AS stopped_at) AS stop LEFT OUTER JOIN chosen ON true ORDER BY chosen.id DESC;
 
 /* runledger:find_waterlines */ WITH RECURSIVE asked AS
 (SELECT wanted_types.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline
@@ -1008,6 +1158,60 @@ WHERE runledger.job_leases.worker_id = any(CAST(%(worker_ids)s AS TEXT[])) AND r
  UPDATE runledger.job_leases SET lease_expires_at=(clock_timestamp() + CAST(%(lease_ttl_seconds)s AS DOUBLE PRECISION) * interval '1 second'), renewed_at=clock_timestamp() WHERE runledger.job_leases.job_id = any(array((SELECT renewable.job_id
 FROM renewable))) RETURNING CAST(runledger.job_leases.job_id AS TEXT) AS job_id, runledger.job_leases.lease_token;
 
+/* runledger:reprioritise_job */ WITH locked_job_ready AS MATERIALIZED
+(SELECT runledger.job_ready.job_id AS job_id, runledger.job_ready.next_run_at AS next_run_at, runledger.job_ready.workflow_run_id AS workflow_run_id, runledger.job_ready.priority AS priority, runledger.job_ready.run_number AS run_number, runledger.job_ready.attempt AS attempt, runledger.job_ready.job_type AS job_type
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_ready.priority != CAST(%(priority)s AS INTEGER) ORDER BY runledger.job_ready.job_id FOR UPDATE),
+moved_job_ready AS
+(UPDATE runledger.job_ready SET priority=CAST(%(priority)s AS INTEGER) WHERE runledger.job_ready.job_id = any(array((SELECT locked_job_ready.job_id
+FROM locked_job_ready)))),
+locked_job_scheduled AS MATERIALIZED
+(SELECT runledger.job_scheduled.job_id AS job_id, runledger.job_scheduled.next_run_at AS next_run_at, runledger.job_scheduled.workflow_run_id AS workflow_run_id, runledger.job_scheduled.priority AS priority, runledger.job_scheduled.run_number AS run_number, runledger.job_scheduled.attempt AS attempt, runledger.job_scheduled.job_type AS job_type
+FROM runledger.job_scheduled
+WHERE runledger.job_scheduled.job_id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_scheduled.priority != CAST(%(priority)s AS INTEGER) ORDER BY runledger.job_scheduled.job_id FOR UPDATE),
+moved_job_scheduled AS
+(UPDATE runledger.job_scheduled SET priority=CAST(%(priority)s AS INTEGER) WHERE runledger.job_scheduled.job_id = any(array((SELECT locked_job_scheduled.job_id
+FROM locked_job_scheduled)))),
+taken AS
+(SELECT locked_job_ready.job_id AS job_id, locked_job_ready.run_number AS run_number, locked_job_ready.attempt AS attempt, locked_job_ready.priority AS priority
+FROM locked_job_ready UNION ALL SELECT locked_job_scheduled.job_id AS job_id, locked_job_scheduled.run_number AS run_number, locked_job_scheduled.attempt AS attempt, locked_job_scheduled.priority AS priority
+FROM locked_job_scheduled),
+recorded AS
+(UPDATE runledger.job_queue SET priority=CAST(%(priority)s AS INTEGER) WHERE runledger.job_queue.id = any(array((SELECT taken.job_id
+FROM taken)))),
+told AS
+(INSERT INTO runledger.job_events (job_id, run_number, attempt, event_type, actor, reason, detail) SELECT taken.job_id AS job_id, taken.run_number AS run_number, nullif(taken.attempt, 0) AS nullif_1, 'PRIORITY_CHANGED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_1, CAST(%(reason)s AS TEXT) AS anon_2, jsonb_build_object('from', taken.priority, 'to', CAST(%(priority)s AS INTEGER)) AS jsonb_build_object_1
+FROM taken)
+ SELECT CAST(taken.job_id AS TEXT) AS job_id
+FROM taken;
+
+/* runledger:reprioritise_jobs */ WITH locked_job_ready AS MATERIALIZED
+(SELECT runledger.job_ready.job_id AS job_id, runledger.job_ready.next_run_at AS next_run_at, runledger.job_ready.workflow_run_id AS workflow_run_id, runledger.job_ready.priority AS priority, runledger.job_ready.run_number AS run_number, runledger.job_ready.attempt AS attempt, runledger.job_ready.job_type AS job_type
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_ready.priority != CAST(%(priority)s AS INTEGER) ORDER BY runledger.job_ready.job_id FOR UPDATE SKIP LOCKED),
+moved_job_ready AS
+(UPDATE runledger.job_ready SET priority=CAST(%(priority)s AS INTEGER) WHERE runledger.job_ready.job_id = any(array((SELECT locked_job_ready.job_id
+FROM locked_job_ready)))),
+locked_job_scheduled AS MATERIALIZED
+(SELECT runledger.job_scheduled.job_id AS job_id, runledger.job_scheduled.next_run_at AS next_run_at, runledger.job_scheduled.workflow_run_id AS workflow_run_id, runledger.job_scheduled.priority AS priority, runledger.job_scheduled.run_number AS run_number, runledger.job_scheduled.attempt AS attempt, runledger.job_scheduled.job_type AS job_type
+FROM runledger.job_scheduled
+WHERE runledger.job_scheduled.job_id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_scheduled.priority != CAST(%(priority)s AS INTEGER) ORDER BY runledger.job_scheduled.job_id FOR UPDATE SKIP LOCKED),
+moved_job_scheduled AS
+(UPDATE runledger.job_scheduled SET priority=CAST(%(priority)s AS INTEGER) WHERE runledger.job_scheduled.job_id = any(array((SELECT locked_job_scheduled.job_id
+FROM locked_job_scheduled)))),
+taken AS
+(SELECT locked_job_ready.job_id AS job_id, locked_job_ready.run_number AS run_number, locked_job_ready.attempt AS attempt, locked_job_ready.priority AS priority
+FROM locked_job_ready UNION ALL SELECT locked_job_scheduled.job_id AS job_id, locked_job_scheduled.run_number AS run_number, locked_job_scheduled.attempt AS attempt, locked_job_scheduled.priority AS priority
+FROM locked_job_scheduled),
+recorded AS
+(UPDATE runledger.job_queue SET priority=CAST(%(priority)s AS INTEGER) WHERE runledger.job_queue.id = any(array((SELECT taken.job_id
+FROM taken)))),
+told AS
+(INSERT INTO runledger.job_events (job_id, run_number, attempt, event_type, actor, reason, detail) SELECT taken.job_id AS job_id, taken.run_number AS run_number, nullif(taken.attempt, 0) AS nullif_1, 'PRIORITY_CHANGED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_1, CAST(%(reason)s AS TEXT) AS anon_2, jsonb_build_object('from', taken.priority, 'to', CAST(%(priority)s AS INTEGER)) AS jsonb_build_object_1
+FROM taken)
+ SELECT CAST(taken.job_id AS TEXT) AS job_id
+FROM taken;
+
 /* runledger:requeue_job */ WITH revived AS
 (UPDATE runledger.job_queue SET expires_at=NULL, run_number=(runledger.job_queue.run_number + 1), attempt=0, final_status=NULL, finished_at=NULL, quiesces_at=NULL, status_reason=NULL, last_error_code=NULL, last_error_message=NULL, progress_done=NULL, progress_total=NULL, checkpoint=NULL, output=NULL WHERE runledger.job_queue.id = CAST(%(job_id)s AS UUID) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_queue.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_queue.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND runledger.job_queue.final_status IN ('DEAD_LETTERED'::runledger.job_status, 'CANCELED'::runledger.job_status) AND runledger.job_queue.workflow_run_id IS NULL AND (runledger.job_queue.quiesces_at IS NULL OR runledger.job_queue.quiesces_at <= clock_timestamp()) RETURNING runledger.job_queue.id, runledger.job_queue.run_number, runledger.job_queue.priority, runledger.job_queue.job_type),
 readied AS
@@ -1016,7 +1220,23 @@ FROM revived),
 told AS
 (INSERT INTO runledger.job_events (job_id, run_number, event_type, actor, reason, detail) SELECT revived.id AS id, revived.run_number - 1 AS anon_1, 'REQUEUED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_3, jsonb_build_object('next_run_number', revived.run_number) AS jsonb_build_object_1
 FROM revived)
- SELECT revived.run_number
+ SELECT CAST(revived.id AS TEXT) AS id, revived.run_number
+FROM revived;
+
+/* runledger:requeue_jobs */ WITH locked AS MATERIALIZED
+(SELECT runledger.job_queue.id AS id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[])) AND CAST(runledger.job_queue.final_status AS TEXT) = CAST(%(status)s AS TEXT) AND runledger.job_queue.final_status IN ('DEAD_LETTERED'::runledger.job_status, 'CANCELED'::runledger.job_status) AND runledger.job_queue.workflow_run_id IS NULL AND (runledger.job_queue.quiesces_at IS NULL OR runledger.job_queue.quiesces_at <= clock_timestamp()) ORDER BY runledger.job_queue.id FOR UPDATE SKIP LOCKED),
+revived AS
+(UPDATE runledger.job_queue SET expires_at=NULL, run_number=(runledger.job_queue.run_number + 1), attempt=0, final_status=NULL, finished_at=NULL, quiesces_at=NULL, status_reason=NULL, last_error_code=NULL, last_error_message=NULL, progress_done=NULL, progress_total=NULL, checkpoint=NULL, output=NULL WHERE runledger.job_queue.id = any(array((SELECT locked.id
+FROM locked))) AND runledger.job_queue.final_status IN ('DEAD_LETTERED'::runledger.job_status, 'CANCELED'::runledger.job_status) AND runledger.job_queue.workflow_run_id IS NULL AND (runledger.job_queue.quiesces_at IS NULL OR runledger.job_queue.quiesces_at <= clock_timestamp()) RETURNING runledger.job_queue.id, runledger.job_queue.run_number, runledger.job_queue.priority, runledger.job_queue.job_type),
+readied AS
+(INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT revived.id AS id, clock_timestamp() AS clock_timestamp_1, revived.priority AS priority, revived.run_number AS run_number, 0, revived.job_type AS job_type
+FROM revived),
+told AS
+(INSERT INTO runledger.job_events (job_id, run_number, event_type, actor, reason, detail) SELECT revived.id AS id, revived.run_number - 1 AS anon_1, 'REQUEUED'::runledger.job_event_type, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_3, jsonb_build_object('next_run_number', revived.run_number) AS jsonb_build_object_1
+FROM revived)
+ SELECT CAST(revived.id AS TEXT) AS id, revived.run_number
 FROM revived;
 
 /* runledger:rerun_workflow_run */ WITH RECURSIVE again(id) AS
@@ -1340,6 +1560,8 @@ WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND ru
 /* runledger:set_definition_enabled */ UPDATE runledger.job_definitions SET is_enabled=CAST(%(is_enabled)s AS BOOLEAN), changed_by=CAST(%(actor)s AS TEXT), change_reason=CAST(%(reason)s AS TEXT), updated_at=now() WHERE runledger.job_definitions.job_type = CAST(%(job_type)s AS TEXT) RETURNING runledger.job_definitions.job_type;
 
 /* runledger:set_definition_paused */ UPDATE runledger.job_definitions SET is_paused=CAST(%(is_paused)s AS BOOLEAN), changed_by=CAST(%(actor)s AS TEXT), change_reason=CAST(%(reason)s AS TEXT), updated_at=now() WHERE runledger.job_definitions.job_type = CAST(%(job_type)s AS TEXT) RETURNING runledger.job_definitions.job_type;
+
+/* runledger:set_operator_action */ UPDATE runledger.operator_actions SET affected=CAST(%(affected)s AS BIGINT), detail=CAST(CAST(%(detail)s AS TEXT) AS JSONB) WHERE runledger.operator_actions.id = CAST(%(action_id)s AS BIGINT);
 
 /* runledger:set_schedule_active */ WITH definition AS MATERIALIZED
 (SELECT runledger.job_definitions.job_type AS job_type, runledger.job_definitions.is_enabled AS is_enabled

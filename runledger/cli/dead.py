@@ -1,27 +1,23 @@
 """``runledger dead``: the dead letters, and how they get another run: one by one, or all that match."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 from uuid import UUID
 
 import click
 
+from runledger.cli.bulk import change_matching, is_about_ids
 from runledger.cli.jobs import change_jobs, reason_option
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
-from runledger.cli.output import Column, print_json
-from runledger.cli.values import MOMENT, acting_person, organization_filter
-from runledger.core.errors import ConflictError, NotFoundError, RunledgerError, ValidationError
+from runledger.cli.output import Column
+from runledger.cli.values import MOMENT, Choice, acting_person, organization_filter
+from runledger.core.bulk import REQUEUEABLE
+from runledger.core.filters import JobFilter
 from runledger.core.jobs import DeadLetter, Scope
 from runledger.core.states import JobStatus
-from runledger.database.ledger import Ledger
-from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.operations import requeue_job
-from runledger.postgres.reads import list_dead_letters, list_jobs
-
-BATCH = 100
-"""Jobs that are read or requeued in one transaction: a page holds whole payloads, and locks are held until its end."""
+from runledger.postgres.reads import list_dead_letters
 
 DEAD_COLUMNS: tuple[Column[DeadLetter], ...] = (
     Column("ID", lambda letter: letter.job_id),
@@ -119,70 +115,16 @@ def requeue(
       runledger dead requeue 0198c0de-0000-7000-8000-000000000000
       runledger dead requeue --type mail.receipt --reason 'the API is back' --yes
     """
-    if job_ids and (is_all or job_type is not None):
-        raise click.UsageError("give ids, or --type or --all, not both")
-    if not job_ids and not is_all and job_type is None and scope == Scope.any():
-        raise click.UsageError("name jobs by their ids, or give --type, --organization or --all")
-
-    def run_again(connection: LedgerConnection, job_id: UUID | str) -> None:
-        requeue_job(connection, job_id, scope=scope, reason=reason, actor=acting_person())
-
-    if job_ids:
-        change_jobs(session, job_ids, run_again)
+    words: dict[str, Any] = {"reason": reason, "actor": acting_person(), "scope": scope}
+    choice = Choice(JobFilter(job_type), scope)
+    if is_about_ids(job_ids, choice, is_all=is_all):
+        change_jobs(session, job_ids, functools.partial(requeue_job, **words))
         return
-    with session.changing() as ledger:
-        found = _dead_lettered_jobs(ledger, job_type, scope)
-        session.say(f"{len(found)} dead-lettered jobs match")
-        if found:
-            session.confirm(f"{len(found)} jobs will be requeued")
-        skipped = _requeue_all(session, ledger, found, run_again)
-    _print_result(session, len(found) - len(skipped), skipped)
-
-
-def _dead_lettered_jobs(ledger: Ledger, job_type: str | None, scope: Scope) -> list[UUID]:
-    """The jobs that are dead-lettered now, the oldest first."""
-    found: list[UUID] = []
-    before: UUID | None = None
-    while True:
-        with ledger.database.autocommit() as connection:
-            page = list_jobs(
-                connection,
-                scope=scope,
-                job_type=job_type,
-                status=JobStatus.DEAD_LETTERED,
-                before=before,
-                limit=BATCH,
-            )
-        found.extend(job.job_id for job in page)
-        before = page.next_before  # a short page need not be the last
-        if before is None:
-            return found[::-1]
-
-
-def _requeue_all(
-    session: Session, ledger: Ledger, job_ids: Sequence[UUID], run_again: Callable[[LedgerConnection, UUID], None]
-) -> dict[UUID, RunledgerError]:
-    """The refusals by job; every other job waits for its next run. A batch commits at a time."""
-    skipped: dict[UUID, RunledgerError] = {}
-    is_silent = session.is_json or session.is_quiet or not sys.stderr.isatty()
-    with click.progressbar(length=len(job_ids), label="requeue", file=sys.stderr, hidden=is_silent) as bar:
-        for start in range(0, len(job_ids), BATCH):
-            batch = job_ids[start : start + BATCH]
-            with ledger.begin() as connection:
-                for job_id in batch:
-                    try:
-                        run_again(connection, job_id)
-                    except (ConflictError, NotFoundError, ValidationError) as refusal:  # the transaction goes on
-                        skipped[job_id] = refusal
-            bar.update(len(batch))
-    return skipped
-
-
-def _print_result(session: Session, requeued: int, skipped: Mapping[UUID, RunledgerError]) -> None:
-    if session.is_json:
-        refusals = [{"job_id": job_id, "code": one.code, "message": str(one)} for job_id, one in skipped.items()]
-        print_json({"requeued": requeued, "skipped": refusals})
-        return
-    click.echo(f"requeued\t{requeued}\nskipped\t{len(skipped)}")
-    for job_id, refusal in skipped.items():
-        session.say(f"skipped {job_id}: {refusal}")
+    wanted = JobFilter(job_type, JobStatus.DEAD_LETTERED)
+    change_matching(
+        session,
+        Choice(wanted, scope),
+        REQUEUEABLE,
+        "will be requeued",
+        lambda ledger, watch: ledger.requeue_jobs(wanted, watch=watch, **words),
+    )

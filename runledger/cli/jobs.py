@@ -1,13 +1,16 @@
 """``runledger job``: what people look up about jobs and do to them."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 from uuid import UUID
 
 import click
 
+from runledger.cli.bulk import all_option, change_matching, is_about_ids
 from runledger.cli.explanations import print_explanation
 from runledger.cli.listings import (
     ATTEMPT_COLUMNS,
@@ -20,17 +23,19 @@ from runledger.cli.listings import (
 )
 from runledger.cli.options import LedgerGroup, Session
 from runledger.cli.values import DURATION, Choice, acting_person, job_filters, organization_filter
+from runledger.core.bulk import CANCELABLE, REPRIORITISABLE, REQUEUEABLE
 from runledger.core.jobs import Job, JobPage, Scope
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.explain import explain_job
 from runledger.postgres.operations import cancel_job, requeue_job
+from runledger.postgres.priorities import reprioritise_job
 from runledger.postgres.reads import check_page, get_job, list_job_attempts, list_job_events, list_job_logs, list_jobs
 
 SEARCH_SECONDS = 10.0
 """How long a list looks for jobs that match before it says where it stopped."""
 
 job_id_argument = click.argument("job_id", metavar="ID")
-job_ids_argument = click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+job_ids_argument = click.argument("job_ids", metavar="[ID]...", nargs=-1)
 reason_option = click.option("--reason", metavar="TEXT", help="Why; kept in the timeline of the job.")
 
 
@@ -133,45 +138,96 @@ def logs(session: Session, *, job_id: str, after: int, limit: int, scope: Scope)
 
 @job.command()
 @job_ids_argument
+@all_option
 @reason_option
-@organization_filter
+@job_filters
 @click.pass_obj
-def cancel(session: Session, *, job_ids: tuple[str, ...], reason: str | None, scope: Scope) -> None:
+def cancel(session: Session, *, job_ids: tuple[str, ...], is_all: bool, reason: str | None, choice: Choice) -> None:
     """Cancel jobs that wait or run.
 
-    A running attempt loses its lease at once and can write nothing more. All the jobs are cancelled, or none when
-    one of them has already ended.
+    A running attempt loses its lease at once and can write nothing more. Named jobs are all cancelled, or none when one
+    of them has already ended. With filters or --all the number of jobs is shown first and has to be confirmed, or --yes
+    given; they are cancelled in batches, and jobs of workflow runs are left out.
 
     \b
-    Example:
+    Examples:
       runledger job cancel 0198c0de-0000-7000-8000-000000000000 --reason 'wrong address'
+      runledger job cancel --type mail.receipt --status pending --reason 'sent by hand' --yes
     """
-    change_jobs(
+    words: dict[str, Any] = {"reason": reason, "actor": acting_person(), "scope": choice.scope}
+    if is_about_ids(job_ids, choice, is_all=is_all):
+        change_jobs(session, job_ids, functools.partial(cancel_job, **words))
+        return
+    change_matching(
         session,
-        job_ids,
-        lambda connection, job_id: cancel_job(connection, job_id, scope=scope, reason=reason, actor=acting_person()),
+        choice,
+        CANCELABLE,
+        "will be cancelled",
+        lambda ledger, watch: ledger.cancel_jobs(choice.wanted, watch=watch, **words),
     )
 
 
 @job.command()
 @job_ids_argument
+@all_option
 @reason_option
-@organization_filter
+@job_filters
 @click.pass_obj
-def requeue(session: Session, *, job_ids: tuple[str, ...], reason: str | None, scope: Scope) -> None:
+def requeue(session: Session, *, job_ids: tuple[str, ...], is_all: bool, reason: str | None, choice: Choice) -> None:
     """Run jobs again that were dead-lettered or cancelled.
 
-    They start anew, with all their attempts; their history is kept. All the jobs are requeued, or none when one of them
-    cannot be.
+    They start anew, with all their attempts; their history is kept. Named jobs are all requeued, or none when one of
+    them cannot be. With filters or --all the number of jobs is shown first and has to be confirmed, or --yes given;
+    they are requeued in batches, and jobs of workflow runs are left out.
 
     \b
-    Example:
+    Examples:
       runledger job requeue 0198c0de-0000-7000-8000-000000000000 --reason 'the API is back'
+      runledger job requeue --status dead_lettered --error-code mail.down --yes
     """
-    change_jobs(
+    words: dict[str, Any] = {"reason": reason, "actor": acting_person(), "scope": choice.scope}
+    if is_about_ids(job_ids, choice, is_all=is_all):
+        change_jobs(session, job_ids, functools.partial(requeue_job, **words))
+        return
+    change_matching(
         session,
-        job_ids,
-        lambda connection, job_id: requeue_job(connection, job_id, scope=scope, reason=reason, actor=acting_person()),
+        choice,
+        REQUEUEABLE,
+        "will be requeued",
+        lambda ledger, watch: ledger.requeue_jobs(choice.wanted, watch=watch, **words),
+    )
+
+
+@job.command()
+@job_ids_argument
+@click.option("--to", "priority", type=int, required=True, metavar="N", help="The new priority; higher runs first.")
+@all_option
+@reason_option
+@job_filters
+@click.pass_obj
+def priority(
+    session: Session, *, job_ids: tuple[str, ...], priority: int, is_all: bool, reason: str | None, choice: Choice
+) -> None:
+    """Change the priority of jobs that wait.
+
+    It stays theirs in later attempts and runs. Named jobs all change, or none. With filters or --all the number of jobs
+    is shown first and has to be confirmed, or --yes given.
+
+    \b
+    Examples:
+      runledger job priority 0198c0de-0000-7000-8000-000000000000 --to 10
+      runledger job priority --tag nightly --to -5 --yes
+    """
+    words: dict[str, Any] = {"reason": reason, "actor": acting_person(), "scope": choice.scope}
+    if is_about_ids(job_ids, choice, is_all=is_all):
+        change_jobs(session, job_ids, functools.partial(reprioritise_job, priority=priority, **words))
+        return
+    change_matching(
+        session,
+        choice,
+        REPRIORITISABLE,
+        f"will have priority {priority}",
+        lambda ledger, watch: ledger.reprioritise_jobs(choice.wanted, priority, watch=watch, **words),
     )
 
 

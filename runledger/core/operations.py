@@ -4,7 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from runledger.core.gate import REASON_LIMIT, clean_text
 from runledger.core.jobs import JsonValue
+
+ACTOR_LIMIT = 200
+
+
+def words_of(reason: str | None, actor: str | None) -> dict[str, str | None]:
+    """Why and who, as they are stored: cut to 2,048 and 200 bytes."""
+    return {
+        "reason": None if reason is None else clean_text(reason, REASON_LIMIT),
+        "actor": None if actor is None else clean_text(actor, ACTOR_LIMIT),
+    }
 
 
 @dataclass(frozen=True, slots=True)

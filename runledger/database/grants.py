@@ -115,6 +115,7 @@ OPERATOR = Role(
         Right("job_dead_letters", "DELETE", "`prune`"),
         Right("job_logs", "DELETE", "`prune`"),
         Right("operator_actions", "INSERT", "the same for what concerns many jobs"),
+        Right("operator_actions", "UPDATE (affected, detail)", "its counts grow with each batch"),
         Right("job_definitions", "INSERT, UPDATE", "enable, disable, pause, `definition sync`"),
         Right("job_schedules", "INSERT, UPDATE, DELETE", "create, change, trigger and delete schedules"),
         Right("job_runtime_configs", "INSERT, UPDATE", "change configurations"),

@@ -3,6 +3,7 @@
 Every call is complete when it returns; nothing of the caller's is held between calls. Safe to make before a fork.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,9 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
+from runledger.core.bulk import CANCELABLE, REPRIORITISABLE, REQUEUEABLE, ChangedJobs, filters_by_status
 from runledger.core.errors import InvalidConfiguration, WaitTimedOut
+from runledger.core.filters import JobFilter
 from runledger.core.jobs import EnqueuedJob, Job, JsonValue, Scope
 from runledger.core.limits import MAX_DELAY_SECONDS, check_number, check_seconds
 from runledger.core.requests import JobRequest
@@ -19,8 +22,10 @@ from runledger.core.states import JobStage
 from runledger.core.workflow_errors import WorkflowWaitTimedOut
 from runledger.core.workflow_results import check_declares_result, result_of
 from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRun, WorkflowRunRequest
+from runledger.database.bulk import Operation, Watch, change_in_batches
 from runledger.database.database import POOL_SIZE, Database
 from runledger.database.settings import URL_VARIABLES, url_from_environment
+from runledger.postgres.bulk import cancel_jobs, reprioritise_jobs, requeue_jobs
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
 from runledger.postgres.reads import get_job
@@ -120,6 +125,54 @@ class Ledger:
             if job.status.is_final:
                 return job
         raise WaitTimedOut(f"the job is still {job.status} after {timeout_seconds or 0:g} seconds")
+
+    def cancel_jobs(
+        self,
+        wanted: JobFilter,
+        *,
+        scope: Scope,
+        reason: str | None = None,
+        actor: str | None = None,
+        watch: Watch | None = None,
+    ) -> ChangedJobs:
+        """The jobs that match and wait or run are CANCELED, at most 1,000 with each commit; one operator action says
+        who, why and how many. Without a status in ``wanted``, those that wait and then those that run.
+
+        ``watch`` hears after each commit what was done so far. Jobs of workflow runs are left out, and what somebody
+        else holds is skipped; a repetition goes on. Raises InvalidRequest and what ``check_filter`` raises.
+        """
+        batch = functools.partial(cancel_jobs, scope=scope, reason=reason, actor=actor)
+        operation = Operation("job.cancel", scope, actor, reason)
+        return change_in_batches(self.database, operation, filters_by_status(wanted, CANCELABLE), batch, watch)
+
+    def requeue_jobs(
+        self,
+        wanted: JobFilter,
+        *,
+        scope: Scope,
+        reason: str | None = None,
+        actor: str | None = None,
+        watch: Watch | None = None,
+    ) -> ChangedJobs:
+        """The same for jobs that were dead-lettered or cancelled: they wait for their next run."""
+        batch = functools.partial(requeue_jobs, scope=scope, reason=reason, actor=actor)
+        operation = Operation("job.requeue", scope, actor, reason)
+        return change_in_batches(self.database, operation, filters_by_status(wanted, REQUEUEABLE), batch, watch)
+
+    def reprioritise_jobs(
+        self,
+        wanted: JobFilter,
+        priority: int,
+        *,
+        scope: Scope,
+        reason: str | None = None,
+        actor: str | None = None,
+        watch: Watch | None = None,
+    ) -> ChangedJobs:
+        """The same for jobs that wait, those of workflow runs too: they have this priority."""
+        batch = functools.partial(reprioritise_jobs, priority=priority, scope=scope, reason=reason, actor=actor)
+        operation = Operation("job.reprioritise", scope, actor, reason, {"priority": priority})
+        return change_in_batches(self.database, operation, filters_by_status(wanted, REPRIORITISABLE), batch, watch)
 
     def enqueue_workflow_run(self, request: WorkflowRunRequest) -> EnqueuedWorkflowRun:
         """The run is stored and committed. Raises as ``enqueue_workflow_run`` does."""

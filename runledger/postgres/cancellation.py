@@ -6,7 +6,7 @@ from sqlalchemy import CTE, Text, func, insert, null, select, update
 
 from runledger.core.states import JobEventType, JobStatus, Outcome
 from runledger.postgres import tables
-from runledger.postgres.expressions import CLOCK, ZERO, as_text, constant, literal, parameter
+from runledger.postgres.expressions import CLOCK, ZERO, as_text, constant, ids_of, literal, parameter
 from runledger.postgres.tables import job_attempts, job_events, job_leases, job_queue
 
 _record = job_queue.c
@@ -90,7 +90,7 @@ def _attempted(leased: Any) -> CTE:
 def _completed(taken: CTE) -> CTE:
     return (
         update(job_queue)
-        .where(_record.id == taken.c.job_id)
+        .where(_record.id == ids_of(taken), _record.id == taken.c.job_id)
         .values(
             final_status=literal(JobStatus.CANCELED, tables.job_status),
             finished_at=CLOCK,

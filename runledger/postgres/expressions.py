@@ -86,6 +86,11 @@ def any_of_few(name: str, type_: type[TypeEngine[Any]]) -> ColumnElement[Any]:
     return func.any(func.array(select(func.unnest(parameter(name, ARRAY(type_)))).scalar_subquery()))
 
 
+def ids_of(rows: Any) -> Any:
+    """The first column of these rows, for ``column == ids_of(rows)``: found by key whatever the statistics say."""
+    return func.any(func.array(select(rows.c[0]).scalar_subquery()))
+
+
 def as_text(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return cast(column, Text)
 

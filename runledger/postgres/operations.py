@@ -4,18 +4,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Text, Uuid, and_, delete, func, insert, null, or_, select, update
+from sqlalchemy import Boolean, Text, Uuid, and_, delete, func, insert, or_, select
 
 from runledger.core import errors
-from runledger.core.gate import REASON_LIMIT, clean_text
 from runledger.core.jobs import Scope
 from runledger.core.limits import check_time
+from runledger.core.operations import words_of
 from runledger.core.states import JOB_TRANSITIONS, JobEventType, JobStatus
 from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation
 from runledger.postgres import tables
 from runledger.postgres.cancellation import canceled
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
-from runledger.postgres.expressions import CLOCK, ONE, ZERO, as_text, constant, literal, parameter
+from runledger.postgres.expressions import CLOCK, as_text, constant, literal, parameter
+from runledger.postgres.requeueing import requeued
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_events, job_leases, job_queue, job_ready, job_scheduled, jobs
 from runledger.postgres.workflow_locks import lock_runs
@@ -64,59 +65,7 @@ SELECT_STATE = Statement(
     .where(_IN_SCOPE),
 )
 
-_revived = (
-    update(job_queue)
-    .where(_record.id == _job_id)
-    .where(_IN_SCOPE)
-    .where(
-        _record.final_status.in_(
-            tuple(literal(status, tables.job_status) for status in (JobStatus.DEAD_LETTERED, JobStatus.CANCELED))
-        )
-    )
-    .where(_record.workflow_run_id.is_(None))
-    .where(or_(_record.quiesces_at.is_(None), _record.quiesces_at <= CLOCK))
-    .values(
-        final_status=null(),
-        finished_at=null(),
-        quiesces_at=null(),
-        run_number=_record.run_number + ONE,
-        attempt=ZERO,
-        status_reason=null(),
-        last_error_code=null(),
-        last_error_message=null(),
-        output=null(),
-        checkpoint=null(),
-        progress_done=null(),
-        progress_total=null(),
-        expires_at=null(),
-    )
-    .returning(_record.id, _record.run_number, _record.priority, _record.job_type)
-    .cte("revived")
-)
-_readied = (
-    insert(job_ready)
-    .from_select(
-        ["job_id", "next_run_at", "priority", "run_number", "attempt", "job_type"],
-        select(_revived.c.id, CLOCK, _revived.c.priority, _revived.c.run_number, ZERO, _revived.c.job_type),
-    )
-    .cte("readied")
-)
-_requeue_told = (
-    insert(job_events)
-    .from_select(
-        ["job_id", "run_number", "event_type", "actor", "reason", "detail"],
-        select(
-            _revived.c.id,
-            _revived.c.run_number - ONE,
-            literal(JobEventType.REQUEUED, tables.job_event_type),
-            _actor,
-            _reason,
-            func.jsonb_build_object(constant("next_run_number"), _revived.c.run_number),
-        ),
-    )
-    .cte("told")
-)
-REQUEUE_JOB = Statement("requeue_job", select(_revived.c.run_number).add_cte(_readied, _requeue_told))
+REQUEUE_JOB = Statement("requeue_job", requeued(_record.id == _job_id, _IN_SCOPE))
 
 _next_run_at = parameter("next_run_at", tables.Timestamp)
 _movable_ready, _movable_scheduled = _left("ready", job_ready), _left("scheduled", job_scheduled)
@@ -194,7 +143,7 @@ def requeue_job(
     parameters = _parameters(job_id, scope, reason, actor)
     rows = ledger.fetch(REQUEUE_JOB, parameters)
     if rows:
-        return int(rows[0][0])
+        return int(rows[0][1])
     status, run_id, is_running_out = _state(ledger, parameters)
     if run_id is not None:
         raise errors.WorkflowRequeueNotSupported("a job of a workflow run is not requeued alone")
@@ -241,9 +190,7 @@ def _parameters(job_id: UUID | str, scope: Scope, reason: str | None, actor: str
         "job_id": str(identity),
         "scope_kind": scope.kind.value,
         "scope_organization_id": None if scope.organization_id is None else str(scope.organization_id),
-        "reason": None if reason is None else clean_text(reason, REASON_LIMIT),
-        "actor": None if actor is None else clean_text(actor, 200),
-    }
+    } | words_of(reason, actor)
 
 
 def _state(ledger: LedgerConnection, parameters: Parameters) -> tuple[JobStatus, str | None, bool]:

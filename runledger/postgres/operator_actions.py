@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, Integer, Text, cast, delete, func, insert, literal_column, or_, select
+from sqlalchemy import BigInteger, Integer, Text, cast, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from runledger.core.jobs import JsonValue
-from runledger.core.operations import OperatorAction
+from runledger.core.operations import OperatorAction, words_of
 from runledger.postgres.columns import Columns, decoded, decoded_json, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import NOW, as_microseconds, as_text, from_microseconds, parameter, seconds
@@ -51,6 +51,12 @@ RECORD_ACTION = Statement(
     )
     .returning(_stored.id),
 )
+SET_ACTION = Statement(
+    "set_operator_action",
+    update(operator_actions)
+    .where(_stored.id == parameter("action_id", BigInteger))
+    .values(affected=parameter("affected", BigInteger), detail=cast(parameter("detail", Text), JSONB)),
+)
 
 _old = select(_stored.id).where(_stored.occurred_at < NOW - seconds("older_than_seconds")).order_by(_stored.id)
 PRUNE_ACTIONS = Statement(
@@ -79,13 +85,20 @@ def record_operator_action(
     """The action is on record with the caller's commit; answers with its id."""
     parameters = {
         "action": action,
-        "actor": actor,
-        "reason": reason,
+        **words_of(reason, actor),
         "selection": json.dumps(dict(selection), default=str),
         "affected": affected,
         "detail": json.dumps(dict(detail or {}), default=str),
     }
     return int(borrow(connection).fetch(RECORD_ACTION, parameters)[0][0])
+
+
+def set_operator_action(
+    connection: AnyConnection, action_id: int, *, affected: int, detail: Mapping[str, JsonValue]
+) -> None:
+    """An action that goes on over several commits has hit so many rows now."""
+    parameters = {"action_id": action_id, "affected": affected, "detail": json.dumps(dict(detail))}
+    borrow(connection).fetch(SET_ACTION, parameters)
 
 
 def list_operator_actions(

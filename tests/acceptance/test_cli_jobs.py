@@ -220,11 +220,13 @@ def test_a_worker_runs_what_was_enqueued_and_the_commands_show_it(own_url: str) 
 def _requeue_the_dead(url: str, job_id: str) -> None:
     unconfirmed = run_command("dead", "requeue", "--type", "mail.receipt", url=url)
     assert unconfirmed.exit_code == 5
-    assert "1 dead-lettered jobs match" in unconfirmed.stderr
+    assert "1 jobs match" in unconfirmed.stderr
     assert "--yes" in unconfirmed.stderr
     assert document_of(run_command("dead", "requeue", "--all", "--yes", "--json", url=url)) == {
-        "requeued": 1,
-        "skipped": [],
+        "matched": 1,
+        "changed": 1,
+        "skipped": 0,
+        "of_workflows": 0,
     }
     with Ledger(url) as ledger:
         assert ledger.get_job(job_id).run_number == 2
@@ -243,7 +245,7 @@ def test_a_bulk_requeue_goes_on_after_a_short_page(own_url: str, monkeypatch: py
 
     done = document_of(run_command("dead", "requeue", "--type", "mail.receipt", "--yes", "--json", url=own_url))
 
-    assert done["requeued"] == 1
+    assert done["changed"] == 1
 
 
 def test_pages_of_dead_letters_follow_each_other(own_url: str) -> None:

@@ -105,6 +105,7 @@ BEYOND_THE_ENQUEUER = {
 }
 BEYOND_THE_WORKER = {
     "delete_schedule",
+    "find_jobs_dead_lettered",
     "list_dead_letters",
     "list_job_events",
     "list_jobs_dead_lettered",
@@ -113,6 +114,7 @@ BEYOND_THE_WORKER = {
     "prune_workflow_runs",
     "record_migration",
     "record_operator_action",
+    "set_operator_action",
     "take_back_enqueued",
     "upsert_runtime_config",
 }
