@@ -29,9 +29,6 @@ def explain(facts: JobFacts) -> JobExplanation:
     return _ended(facts)
 
 
-# -- waiting --------------------------------------------------------------------------------------------------
-
-
 def _waiting(facts: JobFacts) -> JobExplanation:
     shut = [_expiry(facts), _due(facts), _promoted(facts), _definition(facts), _pause(facts), _worker(facts)]
     holding = [gate for gate in shut if gate.state is SHUT]
@@ -166,9 +163,6 @@ def _advice_for_waiting(facts: JobFacts, holding: Sequence[Gate], line: Gate) ->
     return list(dict.fromkeys(advice))
 
 
-# -- running --------------------------------------------------------------------------------------------------
-
-
 def _running(facts: JobFacts) -> JobExplanation:
     assert facts.leased_at is not None
     assert facts.lease_expires_at is not None
@@ -214,9 +208,6 @@ def _deadline(facts: JobFacts) -> Gate:
     return Gate("deadline", SHUT, text)
 
 
-# -- ended ----------------------------------------------------------------------------------------------------
-
-
 def _ended(facts: JobFacts) -> JobExplanation:
     assert facts.finished_at is not None
     ago = _ago(facts, facts.finished_at)
@@ -234,8 +225,6 @@ def _ended(facts: JobFacts) -> JobExplanation:
             until = _until(facts, facts.quiesces_at)
             gates.append(Gate("quiesced", NOTE, f"its worker may still stop; it can be requeued in {until}"))
         verdict = f"It was cancelled {ago} ago: {gates[0].text}."
-    if facts.workflow_run_id is not None:
-        gates.append(Gate("workflow", NOTE, f"it is step {facts.step_key!r} of run {facts.workflow_run_id}"))
     return _explanation(facts, verdict, gates, advice)
 
 
@@ -261,9 +250,6 @@ def _again(facts: JobFacts) -> list[str]:
     return [f"runledger job requeue {facts.job_id}"]
 
 
-# -- words ----------------------------------------------------------------------------------------------------
-
-
 def _explanation(
     facts: JobFacts,
     verdict: str,
@@ -282,12 +268,20 @@ def _explanation(
         attempt=facts.attempt,
         max_attempts=facts.max_attempts,
         verdict=verdict,
-        gates=tuple(gates),
+        gates=(*gates, *_step(facts)),
         advice=tuple(advice),
         ahead=ahead,
         estimated_start_seconds=seconds,
         estimated_from=how,
     )
+
+
+def _step(facts: JobFacts) -> list[Gate]:
+    """A run has no end before the jobs of all its released steps have one."""
+    if facts.workflow_run_id is None:
+        return []
+    step = f"it is step {facts.step_key!r} of run {facts.workflow_run_id}"
+    return [Gate("workflow", NOTE, step if facts.status.is_final else f"{step}, which cannot end before it")]
 
 
 def _ago(facts: JobFacts, moment: datetime) -> str:

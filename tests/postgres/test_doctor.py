@@ -205,12 +205,12 @@ BROKEN_ELSEWHERE = {
     "disk": "test_a_full_disk_is_found",
     "oldest-snapshot": "test_a_forgotten_transaction_is_found",
     "pooler": "tests/runtime/test_pooler.py shows how it is recognised",
-    "autovacuum": "test_a_query_of_the_server_alone_runs: a setting of the whole server",
-    "replication-slots": "as above",
-    "prepared-transactions": "as above",
-    "dead-rows": "as above",
-    "bloat": "as above",
-    "transaction-ids": "as above",
+    "autovacuum": "tests/postgres/test_doctor_server.py",
+    "replication-slots": "tests/postgres/test_doctor_server.py",
+    "prepared-transactions": "tests/postgres/test_doctor_server.py",
+    "dead-rows": "tests/postgres/test_doctor_server.py",
+    "bloat": "not broken by a test: needs a table of 64 MB",
+    "transaction-ids": "not broken by a test: needs a billion transactions",
 }
 
 
@@ -224,7 +224,7 @@ def test_a_busy_and_healthy_ledger_gives_no_finding(own_url: str, ledger: Connec
     assert len(report.results) == len(CHECKS)
 
 
-def test_every_check_is_broken_by_some_test() -> None:
+def test_every_check_is_broken_by_some_test_or_said_not_to_be() -> None:
     assert {one.name for one in CHECKS} == BROKEN.keys() | BROKEN_ELSEWHERE.keys()
     assert len({one.name for one in CHECKS}) == len(CHECKS)
 

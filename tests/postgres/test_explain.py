@@ -14,11 +14,13 @@ from runledger.core.explanations import Gate, GateState, JobExplanation
 from runledger.core.jobs import Scope
 from runledger.core.states import JobStatus, Outcome
 from runledger.core.workers import WorkerAnnouncement, WorkerHost, WorkerState
+from runledger.core.workflow_builder import WorkflowDagBuilder
 from runledger.postgres.definitions import set_definition_enabled, set_definition_paused
 from runledger.postgres.explain import explain_job
 from runledger.postgres.operations import cancel_job
 from runledger.postgres.settle import settle_jobs
 from runledger.postgres.workers import announce_workers
+from runledger.postgres.workflow_runs import enqueue_workflow_run
 from runledger.testing.factories import (
     TEST_TYPE,
     a_definition,
@@ -368,7 +370,19 @@ def test_a_job_that_expired(connection: Connection) -> None:
     assert explained(connection, job).verdict == "It was cancelled 0 s ago: it expired before a worker began it."
 
 
-# -- the read itself --------------------------------------------------------------------------------------------
+def test_a_job_of_a_run_names_its_step_and_that_the_run_waits_for_it(connection: Connection) -> None:
+    a_definition(connection)
+    with connection.transaction():
+        run = enqueue_workflow_run(connection, WorkflowDagBuilder("test").job("a", TEST_TYPE).build())
+    [(job_id,)] = connection.execute("SELECT id FROM runledger.job_queue").fetchall()
+    words = f"it is step 'a' of run {run.run_id}"
+
+    assert gate(explain_job(connection, job_id, scope=Scope.any()), "workflow").text == (
+        f"{words}, which cannot end before it"
+    )
+    with connection.transaction():
+        settle_jobs(connection, [succeeded(claim_one(connection))])
+    assert gate(explain_job(connection, job_id, scope=Scope.any()), "workflow").text == words
 
 
 def test_a_job_of_another_organization_does_not_exist(connection: Connection) -> None:

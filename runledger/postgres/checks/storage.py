@@ -26,6 +26,12 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND xact_start < now() - interval '10 minutes'
 """
 
+PREPARED_TRANSACTIONS = """
+SELECT format('%s of %s, prepared %s ago', gid, owner, date_trunc('second', now() - prepared))
+FROM pg_catalog.pg_prepared_xacts
+WHERE database = current_database() AND prepared < now() - interval '5 minutes'
+"""
+
 
 def _missing_indexes(ledger: LedgerConnection) -> list[str]:
     expected: set[str] = set()
@@ -81,11 +87,7 @@ STORAGE_CHECKS = (
         "prepared-transactions",
         "no prepared transaction is left for five minutes",
         "end it as its coordinator decided: COMMIT PREPARED … or ROLLBACK PREPARED …",
-        """
-        SELECT format('%s of %s, prepared %s ago', gid, owner, date_trunc('second', now() - prepared))
-        FROM pg_catalog.pg_prepared_xacts
-        WHERE database = current_database() AND prepared < now() - interval '5 minutes'
-        """,
+        PREPARED_TRANSACTIONS,
     ),
     sql_check(
         "dead-rows",
