@@ -88,7 +88,7 @@ CREATE TABLE workflow_steps (
                    ELSE job_type IS NULL AND priority IS NULL AND max_attempts IS NULL
                         AND timeout_seconds IS NULL AND job_id IS NULL
                END)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 55);
 
 CREATE TABLE workflow_step_dependencies (
     workflow_run_id uuid NOT NULL REFERENCES workflow_runs (id) ON DELETE CASCADE,
