@@ -384,17 +384,38 @@ FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(payloads)s AS TEXT[]), CAST(%(
 WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
 recorded AS
 (INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
+FROM identified ORDER BY identified.ordinal RETURNING runledger.job_queue.id),
+readied AS
+(INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
+FROM identified
+WHERE true AND identified.next_run_at <= now() ORDER BY identified.ordinal),
+scheduled AS
+(INSERT INTO runledger.job_scheduled (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
+FROM identified
+WHERE true AND identified.next_run_at > now() ORDER BY identified.ordinal)
+ SELECT identified.ordinal, CAST(identified.id AS TEXT) AS id, CASE WHEN (EXISTS (SELECT 1
+FROM runledger.job_listeners
+WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END AS anon_1
+FROM identified
+WHERE true ORDER BY identified.ordinal;
+
+/* runledger:enqueue_many_keyed */ WITH identified AS MATERIALIZED
+(SELECT runledger.uuidv7() AS id, requested.ordinal AS ordinal, requested.job_type AS job_type, CAST(requested.payload AS JSONB) AS payload, requested.organization_id AS organization_id, coalesce(requested.priority, runledger.job_definitions.default_priority) AS priority, coalesce(requested.max_attempts, runledger.job_definitions.max_attempts) AS max_attempts, coalesce(requested.timeout_seconds, runledger.job_definitions.default_timeout_seconds) AS timeout_seconds, coalesce(requested.next_run_at, now() + requested.delay_seconds * interval '1 second', now()) AS next_run_at, requested.idempotency_key AS idempotency_key, now() + requested.idempotency_ttl_seconds * interval '1 second' AS idempotency_expires_at, CAST(requested.snapshot AS JSONB) AS enqueue_request, requested.expires_at AS expires_at, CAST(requested.tags AS TEXT[]) AS tags, CAST(requested.headers AS JSONB) AS headers
+FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(payloads)s AS TEXT[]), CAST(%(organization_ids)s AS UUID[]), CAST(%(prioritys)s AS INTEGER[]), CAST(%(max_attemptss)s AS INTEGER[]), CAST(%(timeout_secondss)s AS INTEGER[]), CAST(%(next_run_ats)s AS TIMESTAMP WITH TIME ZONE[]), CAST(%(delay_secondss)s AS DOUBLE PRECISION[]), CAST(%(idempotency_keys)s AS TEXT[]), CAST(%(idempotency_ttl_secondss)s AS DOUBLE PRECISION[]), CAST(%(snapshots)s AS TEXT[]), CAST(%(expires_ats)s AS TIMESTAMP WITH TIME ZONE[]), CAST(%(tagss)s AS TEXT[]), CAST(%(headerss)s AS TEXT[])) WITH ORDINALITY AS requested(job_type, payload, organization_id, priority, max_attempts, timeout_seconds, next_run_at, delay_seconds, idempotency_key, idempotency_ttl_seconds, snapshot, expires_at, tags, headers, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = requested.job_type
+WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
+recorded AS
+(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
 FROM identified ORDER BY identified.ordinal ON CONFLICT DO NOTHING RETURNING runledger.job_queue.id),
 readied AS
 (INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
 FROM identified
-WHERE identified.next_run_at <= now() AND (identified.id IN (SELECT recorded.id
-FROM recorded)) IS true ORDER BY identified.ordinal),
+WHERE (identified.id IN (SELECT recorded.id
+FROM recorded)) IS true AND identified.next_run_at <= now() ORDER BY identified.ordinal),
 scheduled AS
 (INSERT INTO runledger.job_scheduled (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
 FROM identified
-WHERE identified.next_run_at > now() AND (identified.id IN (SELECT recorded.id
-FROM recorded)) IS true ORDER BY identified.ordinal)
+WHERE (identified.id IN (SELECT recorded.id
+FROM recorded)) IS true AND identified.next_run_at > now() ORDER BY identified.ordinal)
  SELECT identified.ordinal, CAST(identified.id AS TEXT) AS id, CASE WHEN (EXISTS (SELECT 1
 FROM runledger.job_listeners
 WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END AS anon_1
@@ -410,17 +431,40 @@ FROM requested JOIN runledger.job_definitions ON runledger.job_definitions.job_t
 WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
 recorded AS
 (INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
+FROM identified ORDER BY identified.ordinal RETURNING runledger.job_queue.id),
+readied AS
+(INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
+FROM identified
+WHERE true AND identified.next_run_at <= now() ORDER BY identified.ordinal),
+scheduled AS
+(INSERT INTO runledger.job_scheduled (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
+FROM identified
+WHERE true AND identified.next_run_at > now() ORDER BY identified.ordinal)
+ SELECT identified.ordinal, CAST(identified.id AS TEXT) AS id, CASE WHEN (EXISTS (SELECT 1
+FROM runledger.job_listeners
+WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END AS anon_1
+FROM identified
+WHERE true ORDER BY identified.ordinal;
+
+/* runledger:enqueue_one_keyed */ WITH requested AS
+(SELECT 1 AS ordinal, CAST(%(job_type)s AS TEXT) AS job_type, CAST(%(payload)s AS TEXT) AS payload, CAST(%(organization_id)s AS UUID) AS organization_id, CAST(%(priority)s AS INTEGER) AS priority, CAST(%(max_attempts)s AS INTEGER) AS max_attempts, CAST(%(timeout_seconds)s AS INTEGER) AS timeout_seconds, CAST(%(next_run_at)s AS TIMESTAMP WITH TIME ZONE) AS next_run_at, CAST(%(delay_seconds)s AS DOUBLE PRECISION) AS delay_seconds, CAST(%(idempotency_key)s AS TEXT) AS idempotency_key, CAST(%(idempotency_ttl_seconds)s AS DOUBLE PRECISION) AS idempotency_ttl_seconds, CAST(%(snapshot)s AS TEXT) AS snapshot, CAST(%(expires_at)s AS TIMESTAMP WITH TIME ZONE) AS expires_at, CAST(%(tags)s AS TEXT) AS tags, CAST(%(headers)s AS TEXT) AS headers),
+identified AS MATERIALIZED
+(SELECT runledger.uuidv7() AS id, requested.ordinal AS ordinal, requested.job_type AS job_type, CAST(requested.payload AS JSONB) AS payload, requested.organization_id AS organization_id, coalesce(requested.priority, runledger.job_definitions.default_priority) AS priority, coalesce(requested.max_attempts, runledger.job_definitions.max_attempts) AS max_attempts, coalesce(requested.timeout_seconds, runledger.job_definitions.default_timeout_seconds) AS timeout_seconds, coalesce(requested.next_run_at, now() + requested.delay_seconds * interval '1 second', now()) AS next_run_at, requested.idempotency_key AS idempotency_key, now() + requested.idempotency_ttl_seconds * interval '1 second' AS idempotency_expires_at, CAST(requested.snapshot AS JSONB) AS enqueue_request, requested.expires_at AS expires_at, CAST(requested.tags AS TEXT[]) AS tags, CAST(requested.headers AS JSONB) AS headers
+FROM requested JOIN runledger.job_definitions ON runledger.job_definitions.job_type = requested.job_type
+WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
+recorded AS
+(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
 FROM identified ORDER BY identified.ordinal ON CONFLICT DO NOTHING RETURNING runledger.job_queue.id),
 readied AS
 (INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
 FROM identified
-WHERE identified.next_run_at <= now() AND (identified.id IN (SELECT recorded.id
-FROM recorded)) IS true ORDER BY identified.ordinal),
+WHERE (identified.id IN (SELECT recorded.id
+FROM recorded)) IS true AND identified.next_run_at <= now() ORDER BY identified.ordinal),
 scheduled AS
 (INSERT INTO runledger.job_scheduled (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
 FROM identified
-WHERE identified.next_run_at > now() AND (identified.id IN (SELECT recorded.id
-FROM recorded)) IS true ORDER BY identified.ordinal)
+WHERE (identified.id IN (SELECT recorded.id
+FROM recorded)) IS true AND identified.next_run_at > now() ORDER BY identified.ordinal)
  SELECT identified.ordinal, CAST(identified.id AS TEXT) AS id, CASE WHEN (EXISTS (SELECT 1
 FROM runledger.job_listeners
 WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END AS anon_1
@@ -1586,7 +1630,7 @@ FROM live)))),
 attempted AS
 (INSERT INTO runledger.job_attempts (job_id, lease_token, run_number, attempt, leased_at, next_run_at, started_at, finished_at, cpu_ms, max_rss_kb, worker_id, outcome, error_code, error_message, traceback, exit_signal, retry_at) SELECT live.job_id AS job_id, live.lease_token AS lease_token, live.run_number AS run_number, live.attempt AS attempt, live.leased_at AS leased_at, live.next_run_at AS next_run_at, CASE WHEN (live.started_ago IS NOT NULL) THEN greatest(live.settled_at - live.started_ago * interval '1 second', live.leased_at) END AS started_at, greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) AS finished_at, live.cpu_ms AS cpu_ms, live.max_rss_kb AS max_rss_kb, live.worker_id AS worker_id, CAST(live.outcome AS runledger.job_outcome) AS outcome, live.error_code AS error_code, live.error_message AS error_message, live.traceback AS traceback, live.exit_signal AS exit_signal, CASE WHEN (live.final_status IS NULL) THEN coalesce(live.settled_at + live.retry_seconds * interval '1 second', live.settled_at) END AS retry_at
 FROM live
-WHERE NOT live.is_unstarted),
+WHERE NOT live.is_unstarted ORDER BY greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) DESC),
 completed AS
 (UPDATE runledger.job_queue SET run_number=(live.run_number + CAST(live.is_continued AS INTEGER)), attempt=CASE WHEN live.is_continued THEN 0 ELSE live.attempt - CAST(live.is_refunded AS INTEGER) END, final_status=CAST(live.final_status AS runledger.job_status), finished_at=CASE WHEN (live.final_status IS NOT NULL) THEN live.settled_at END, status_reason=CASE WHEN (live.final_status IS NOT NULL) THEN live.status_reason END, last_error_code=CASE WHEN (live.final_status IS NOT NULL) THEN live.error_code END, last_error_message=CASE WHEN (live.final_status IS NOT NULL) THEN live.error_message END, progress_done=coalesce(live.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(live.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(live.checkpoint, runledger.job_queue.checkpoint), output=CAST(live.output AS JSONB) FROM live WHERE runledger.job_queue.id = live.job_id AND (live.final_status IS NOT NULL OR live.is_continued OR num_nonnulls(live.checkpoint, live.progress_done, live.progress_total) > 0)),
 readied AS
@@ -1630,7 +1674,7 @@ ended AS
 FROM live)))),
 attempted AS
 (INSERT INTO runledger.job_attempts (job_id, lease_token, run_number, attempt, leased_at, next_run_at, started_at, finished_at, cpu_ms, max_rss_kb, worker_id, outcome) SELECT live.job_id AS job_id, live.lease_token AS lease_token, live.run_number AS run_number, live.attempt AS attempt, live.leased_at AS leased_at, live.next_run_at AS next_run_at, CASE WHEN (live.started_ago IS NOT NULL) THEN greatest(live.settled_at - live.started_ago * interval '1 second', live.leased_at) END AS started_at, greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) AS finished_at, live.cpu_ms AS cpu_ms, live.max_rss_kb AS max_rss_kb, live.worker_id AS worker_id, 'SUCCEEDED'::runledger.job_outcome AS outcome
-FROM live),
+FROM live ORDER BY greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) DESC),
 completed AS
 (UPDATE runledger.job_queue SET run_number=live.run_number, attempt=live.attempt, final_status='SUCCEEDED'::runledger.job_status, finished_at=live.settled_at, progress_done=coalesce(live.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(live.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(live.checkpoint, runledger.job_queue.checkpoint), output=CAST(live.output AS JSONB) FROM live WHERE runledger.job_queue.id = live.job_id)
  SELECT CAST(live.job_id AS TEXT) AS job_id

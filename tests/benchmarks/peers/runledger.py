@@ -51,7 +51,7 @@ class Runledger(Adapter):
     def work(self, concurrency: int) -> None:
         os.environ |= {"RUNLEDGER_DATABASE_URL": self.url, "JOBS_CLAIM_BATCH_SIZE": "500"}
         os.environ["JOBS_SETTLE_DELAY_MS"] = "25"
-        command = ["runledger", "worker", "--app", "benchmarks.peers.runledger:catalog", "--processes"]
+        command = ["runledger", "worker", "--app", "benchmarks.peers.runledger:catalog", "--preload", "--processes"]
         os.execvp("runledger", [*command, str(concurrency)])
 
 
