@@ -4,7 +4,7 @@
 ALTER TABLE job_attempts ADD COLUMN next_run_at timestamptz;
 ALTER INDEX idx_job_attempts_finished SET (autosummarize = on);
 
--- Ended attempts by ten minutes: how many for each name, measure and bucket of a logarithmic scale. The series any,
+-- Ended attempts by hours: how many for each name, measure and bucket of a logarithmic scale. The series any,
 -- global and one for each organization count job types; worker counts workers. Filled by the reaper, off the path of jobs.
 CREATE TABLE job_metrics_rollup (
     series text NOT NULL,

@@ -44,7 +44,7 @@ def stats(session: Session, *, by: str, since: float, scope: Scope) -> None:
     """Show where the jobs are, and how attempts went lately.
 
     Ready, scheduled and running jobs, and how long the first in line has been due, are of now. The rest is of the
-    attempts that finished within --since, which is widened to whole slots of ten minutes. A wait is from due to leased,
+    attempts that finished within --since, which is widened to whole hours. A wait is from due to leased,
     a duration that of the handler; percentiles are within 9.1 %.
 
     \b

@@ -14,7 +14,7 @@ from runledger.core.errors import InvalidRequest
 from runledger.core.states import Outcome
 
 BUCKETS_PER_DOUBLING = 4
-SLOT = timedelta(minutes=10)
+SLOT = timedelta(hours=1)
 """Attempts are counted by the slot in which they finished; a window is whole slots."""
 
 METRICS_WINDOW = timedelta(days=1)
@@ -41,7 +41,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class MetricsWindow:
-    """From ``since`` until before ``until``, in whole slots of ten minutes; ``until`` may lie ahead."""
+    """From ``since`` until before ``until``, in whole hours; ``until`` may lie ahead."""
 
     since: datetime
     until: datetime

@@ -105,7 +105,7 @@ def get_job_metrics(
     by: MetricsBy = MetricsBy.TYPE,
 ) -> list[JobMetrics]:
     """A line for each defined type (zeros when idle), each queue, or each worker that ended an attempt or holds a
-    lease, by name; ``since`` defaults to a day ago, and the window is widened to whole slots of ten minutes.
+    lease, by name; ``since`` defaults to a day ago, and the window is widened to whole hours.
 
     Every attempt that is committed is counted, from the roll-up or directly, and exactly once. Not counted: attempts
     pruned before the reaper saw them, attempts settled more than 60 s after their handler ended, and what lies more

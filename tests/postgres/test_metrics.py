@@ -117,7 +117,7 @@ def test_roll_up_and_tail_agree_with_a_plain_count(connection, seed):
     assert_same(queue, made)
 
 
-def test_a_window_is_whole_slots(connection):
+def test_a_window_is_whole_hours(connection):
     made = many_attempts(connection, seed=1)
     now = scalar(connection, "SELECT clock_timestamp()")
     rolled_up(connection)
@@ -234,7 +234,7 @@ def test_what_cannot_be_asked_is_refused(connection):
 
 def test_windows_and_percentiles():
     day = window_of(None, None, now=NOON)
-    assert (day.since, day.until) == (NOON.replace(minute=30, second=0) - DAY, NOON.replace(minute=40, second=0))
+    assert (day.since, day.until) == (NOON.replace(minute=0, second=0) - DAY, NOON.replace(hour=13, minute=0, second=0))
     assert percentiles({}) is None
     assert percentiles({0: 1}).p50 == 0.0005
     assert percentiles({1: 98, 41: 2}).p95 == pytest.approx(0.001 * 2 ** (1 / 8))
