@@ -24,7 +24,7 @@ Prepare = Callable[[Connection], None]
 
 CHAINS = 10_000
 LENGTH = 10
-EDGES = 4_000
+EDGES = 10_000
 TABLES = "runledger.workflow_runs, runledger.workflow_steps, runledger.workflow_step_dependencies, runledger.job_queue"
 LARGE = ("workflow_steps", "workflow_step_dependencies", "job_queue", "workflow_runs")
 DEFINE = "INSERT INTO runledger.job_definitions (job_type) VALUES ('plans') ON CONFLICT DO NOTHING"
@@ -149,15 +149,17 @@ def test_an_end_looks_up_what_it_touches_in_as_many_runs(filled: Connection, sta
     assert {table: whole_scans(nodes, table) for table in LARGE} == {table: [] for table in LARGE}
 
 
+@pytest.mark.parametrize("filled", [_never_analysed], indirect=True, scope="module")
 def test_what_stands_behind_a_hopeless_step_is_read_once(filled: Connection) -> None:
+    """In tables of one graph: there the edges of the run looked as good to start from as those of a step."""
     builder = WorkflowDagBuilder("plans").job("0", "plans").job("1", "plans")
     for number in range(2, EDGES // 2 + 2):
         builder.job(str(number), "plans").after_success(str(number), [str(number - 1), str(number - 2)])
     with filled.transaction(force_rollback=True):
+        filled.execute(f"TRUNCATE {TABLES} CASCADE".encode())
         run_id = enqueue_workflow_run(filled, builder.build()).run_id
         root = f"SELECT id::text FROM runledger.workflow_steps WHERE workflow_run_id = '{run_id}' AND step_key = '0'"
 
         nodes = nodes_of(filled, SELECT_OPEN_EDGES, {"step_ids": _ids(filled, root)}, analyze=True)
 
     assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes) == EDGES
-    assert {table: whole_scans(nodes, table) for table in LARGE} == {table: [] for table in LARGE}
