@@ -18,7 +18,7 @@ export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pg15 check docs bench bench-check bench-churn bench-growth bench-long bench-peers chaos chaos-long chaos-smoke faults mutants coverage package clean
+.PHONY: help demo test test-pg15 check docs bench bench-check bench-churn bench-growth bench-long bench-peers chaos chaos-long chaos-smoke faults golden mutants coverage package clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,9 @@ faults: $(DEV_STAMP) ## Cut every process at every point, and run every pair of 
 
 mutants: $(DEV_STAMP) ## Take one rule after the other out of a copy of the source; the tests have to notice
 	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
+
+golden: $(DEV_STAMP) ## Keep a dump of this release's schema with data in it, for all later releases to open; once, at its release
+	@PYTHONPATH=tests $(BIN)/python -m upgrade.golden
 
 chaos-smoke: $(DEV_STAMP) ## The same in half a minute, and the proof that the checker can fail; a part of make test
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
