@@ -181,7 +181,6 @@ MUTANTS = [
         "plain = plain[:]",
         "tests/core/test_gate_text.py",
     ),
-    Mutant("a slot fires again", CRON, "if moment > after:", "if moment >= after:", "tests/core/test_cron.py"),
     Mutant(
         "a slot may have two jobs",
         OPERATIONS_SQL,
@@ -195,13 +194,6 @@ MUTANTS = [
         "ON job_queue (job_type, organization_id, idempotency_key)",
         "ON job_queue (job_type, idempotency_key)",
         "tests/postgres/test_enqueue_keyed.py",
-    ),
-    Mutant(
-        "the keeper stops renewing when the host stops",
-        KEEPER,
-        "if now >= self._renew_at:",
-        "if now >= self._renew_at and not self.is_stopping:",
-        "tests/runtime/test_keeper.py",
     ),
     Mutant(
         "the keeper vouches for a stopped process",
