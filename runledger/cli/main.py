@@ -39,6 +39,7 @@ ENTRIES = (
     Entry("Start", "demo", "runledger.cli.demo", "demo", "Show it working, on a database of its own."),
     Entry("Start", "init", "runledger.cli.init", "init", "Write an application to begin with."),
     Entry("Start", "db", "runledger.cli.local", "db", "The embedded development database."),
+    Entry("Start", "dev", "runledger.cli.dev", "dev", "Run an application while you write it."),
     Entry("Run", "worker", "runledger.cli.worker", "worker", "Run jobs, in worker processes of this host."),
     Entry("Run", "scheduler", "runledger.cli.scheduler", "scheduler", "Fire schedules when they are due."),
     Entry("Run", "reaper", "runledger.cli.reaper", "reaper", "Recover the jobs of hosts that were lost."),
