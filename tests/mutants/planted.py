@@ -196,6 +196,13 @@ MUTANTS = [
         "tests/postgres/test_enqueue_keyed.py",
     ),
     Mutant(
+        "the keeper stops with the workers",
+        "runledger/runtime/supervisor.py",
+        "self._fleet.signal(signal.SIGTERM, WORKER, REAPER, SCHEDULER)",
+        "self._fleet.signal(signal.SIGTERM, WORKER, KEEPER, REAPER, SCHEDULER)",
+        "tests/runtime/test_stopping.py",
+    ),
+    Mutant(
         "the keeper vouches for a stopped process",
         KEEPER,
         " if not _is_stopped(slot.pid)]",
@@ -221,7 +228,7 @@ MUTANTS = [
         LINK,
         "        if self._pid != os.getpid():\n            raise",
         "        if False:\n            raise",
-        "tests/runtime/test_round_trips.py",
+        "tests/runtime/test_link_and_fork.py",
     ),
     Mutant(
         "no answer is waited for without end",
@@ -235,7 +242,7 @@ MUTANTS = [
         "runledger/database/database.py",
         "if self._pool is None or self._pool_pid != os.getpid():",
         "if self._pool is None:",
-        "tests/acceptance/test_ledger.py",
+        "tests/runtime/test_link_and_fork.py",
     ),
     Mutant(
         "a demoted primary is an error of the statement",
@@ -243,13 +250,6 @@ MUTANTS = [
         '    "25006": (errors.DatabaseUnavailable,',
         '    "25006": (errors.QueryFailed,',
         "tests/postgres/test_violations.py",
-    ),
-    Mutant(
-        "both sides of a fork in a handler are workers",
-        "runledger/runtime/execution.py",
-        "if os.getpid() != self._pid:",
-        "if False:",
-        "tests/runtime/test_hostile_handlers.py -k fork",
     ),
     Mutant(
         "a handler's own exit is a success",
@@ -275,8 +275,8 @@ MUTANTS = [
     Mutant(
         "statements are put together",
         "runledger/postgres/locks.py",
-        '"""',
-        '"""\n\n\ndef _built(driver, name):\n    driver.execute(f"SELECT {name}")\n\n\n_ = """',
+        "def try_lock_reaper(",
+        'def _built(driver, name):\n    driver.execute(f"SELECT {name}")\n\n\ndef try_lock_reaper(',
         "tests/architecture/test_security.py",
     ),
 ]
