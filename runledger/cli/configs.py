@@ -2,6 +2,7 @@
 
 import click
 
+from runledger.cli.completing import job_types
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
 from runledger.cli.output import Column, json_text, print_fields, print_json
@@ -40,7 +41,7 @@ def list_(session: Session, *, after: str | None, limit: int) -> None:
 
 
 @config.command()
-@click.argument("job_type", metavar="TYPE")
+@click.argument("job_type", metavar="TYPE", shell_complete=job_types)
 @click.pass_obj
 def get(session: Session, *, job_type: str) -> None:
     """Show the runtime config of a job type."""
@@ -49,7 +50,7 @@ def get(session: Session, *, job_type: str) -> None:
 
 
 @config.command("set")
-@click.argument("job_type", metavar="TYPE")
+@click.argument("job_type", metavar="TYPE", shell_complete=job_types)
 @click.argument("value", metavar="JSON|@FILE|-")
 @click.option("--schema-version", type=int, default=1, show_default=True, metavar="N", help="The shape of the config.")
 @click.option("--expect", type=int, metavar="REVISION", help="Only over this revision; 0: only if there is none.")

@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from runledger.cli.bulk import change_matching, is_about_ids
+from runledger.cli.completing import job_types
 from runledger.cli.jobs import change_jobs, reason_option
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
@@ -66,7 +67,7 @@ def dead() -> None:
 
 
 @dead.command("list")
-@click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type.")
+@click.option("--type", "job_type", metavar="TYPE", shell_complete=job_types, help="Only jobs of this type.")
 @click.option("--before", type=Place(), help="Only what comes after the end of that page: the next page.")
 @click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="Most lines, 1 to 1,000.")
 @organization_filter
@@ -91,7 +92,9 @@ def list_(session: Session, *, job_type: str | None, before: DeadLetter | None, 
 
 @dead.command()
 @click.argument("job_ids", metavar="[ID...]", nargs=-1)
-@click.option("--type", "job_type", metavar="TYPE", help="All dead-lettered jobs of this type.")
+@click.option(
+    "--type", "job_type", metavar="TYPE", shell_complete=job_types, help="All dead-lettered jobs of this type."
+)
 @click.option("--all", "is_all", is_flag=True, help="All dead-lettered jobs.")
 @reason_option
 @organization_filter

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import click
 from psycopg import Rollback
 
+from runledger.cli.completing import job_types
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
 from runledger.cli.output import Column, print_json
@@ -33,7 +34,7 @@ DEFINITION_COLUMNS: tuple[Column[StoredDefinition], ...] = (
     Column("VERSION", lambda stored: stored.definition.version),
 )
 
-job_types_argument = click.argument("job_types", metavar="TYPE...", nargs=-1, required=True)
+job_types_argument = click.argument("job_types", metavar="TYPE...", shell_complete=job_types, nargs=-1, required=True)
 reason_option = click.option("--reason", metavar="TEXT", help="Why; stored beside the definition.")
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import click
 
+from runledger.cli.completing import job_types
 from runledger.cli.listings import wait_and_show
 from runledger.cli.options import LedgerCommand, Session
 from runledger.cli.output import print_json
@@ -32,7 +33,7 @@ def _patience(ctx: click.Context, option: click.Parameter, text: str | None) -> 
 
 
 @click.command(cls=EnqueueCommand)
-@click.argument("job_type", metavar="TYPE")
+@click.argument("job_type", metavar="TYPE", shell_complete=job_types)
 @click.argument("payload", metavar="[JSON|@FILE|-]", default="{}")
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same request again answers with the same job.")
 @click.option("--at", type=MOMENT, help="Due at this time, with its zone.")

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import click
 
+from runledger.cli.completing import job_types
 from runledger.cli.options import LedgerCommand, Session
 from runledger.cli.output import print_fields, print_json
 from runledger.cli.values import DURATION, acting_person, organization_filter
@@ -37,7 +38,9 @@ FINAL = [status.value for status in JobStatus if status.is_final]
     show_default=True,
     help="What ended so; may be given several times.",
 )
-@click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type, and no workflow runs.")
+@click.option(
+    "--type", "job_type", metavar="TYPE", shell_complete=job_types, help="Only jobs of this type, and no workflow runs."
+)
 @click.option("--forget-keys", is_flag=True, help="Also jobs and runs whose idempotency key never expires.")
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Count what would go, and delete nothing.")
 @click.option("--reason", metavar="TEXT", help="Why; kept in the operator actions.")

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from runledger.cli.completing import job_types, schedule_names
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
 from runledger.cli.output import Column, print_json
@@ -35,7 +36,7 @@ FIRING_COLUMNS: tuple[Column[tuple[datetime, datetime]], ...] = (
 )
 MOST_FIRINGS = 1_000
 
-names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True)
+names_argument = click.argument("names", metavar="NAME...", shell_complete=schedule_names, nargs=-1, required=True)
 
 
 @click.group(cls=LedgerGroup)
@@ -45,7 +46,7 @@ def schedule() -> None:
 
 @schedule.command("list")
 @organization_filter
-@click.option("--type", "job_type", metavar="TYPE", help="Only schedules of this job type.")
+@click.option("--type", "job_type", metavar="TYPE", shell_complete=job_types, help="Only schedules of this job type.")
 @click.option("--after", metavar="NAME", help="Continue after this name, the last of a page.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Most rows to print.")
 @click.pass_obj

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from runledger.cli.completing import job_types
 from runledger.core.errors import InvalidPayload, InvalidRequest
 from runledger.core.filters import JobFilter
 from runledger.core.gate import DECODE_LIMIT
@@ -72,7 +73,7 @@ DURATION, MOMENT, TENANT = Duration(), Moment(), Tenant()
 
 _JOB_FILTERS = (
     click.option("--status", type=click.Choice([status.value for status in JobStatus], case_sensitive=False)),
-    click.option("--type", "job_type", metavar="TYPE", help="Only jobs of this type."),
+    click.option("--type", "job_type", metavar="TYPE", shell_complete=job_types, help="Only jobs of this type."),
     click.option("--queue", metavar="NAME", help="Only jobs of the types in this queue."),
     click.option("--tag", metavar="TAG", help="Only jobs with this tag."),
     click.option("--error-code", metavar="CODE", help="Only jobs that ended with this error."),

@@ -209,3 +209,27 @@ def test_completion_scripts_and_completions_are_printed() -> None:
     words = {"_RUNLEDGER_COMPLETE": "zsh_complete", "COMP_WORDS": "runledger mig", "COMP_CWORD": "1"}
     completed = run_program(environment=words)
     assert b"migrate" in completed.stdout
+
+
+def _completions(words: str, position: int, **environment: str) -> list[str]:
+    asked = {"_RUNLEDGER_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)} | environment
+    lines = run_program(environment=asked).stdout.decode().splitlines()
+    return [line.partition(",")[2] for line in lines]
+
+
+def test_the_names_of_the_database_are_offered(shop_url: str) -> None:
+    assert _completions("runledger enqueue mail.", 2, RUNLEDGER_DATABASE_URL=shop_url) == ["mail.receipt"]
+    assert _completions("runledger job list --type mail.", 4, RUNLEDGER_DATABASE_URL=shop_url) == ["mail.receipt"]
+
+
+def test_without_a_database_nothing_is_offered_and_nothing_is_said() -> None:
+    nowhere = "postgresql://postgres@127.0.0.1:1/none"
+    completed = run_program(
+        environment={
+            "_RUNLEDGER_COMPLETE": "bash_complete",
+            "COMP_WORDS": "runledger schedule pause ",
+            "COMP_CWORD": "3",
+            "RUNLEDGER_DATABASE_URL": nowhere,
+        }
+    )
+    assert (completed.stdout.strip(), completed.stderr) == (b"", b"")
