@@ -19,7 +19,7 @@ import psycopg
 
 from benchmarks.ground import durable_server
 from benchmarks.peers import board, install, processes
-from benchmarks.peers.measure import Place, Sizes, fresh_place
+from benchmarks.peers.measure import Place, Sizes, fresh_place, wait_for_first
 from benchmarks.peers.registry import PEERS, Peer
 from benchmarks.report import machine_line
 
@@ -39,6 +39,7 @@ def churn(peer: Peer, place: Place, seconds: float) -> list[Step]:
     """One step for each five seconds, with its phase: before, pinned, after."""
     steps: list[Step] = []
     with place.workers(peer.processes, peer.concurrency) as (_, directory), _feeder(place, RATES[peer.name], seconds):
+        wait_for_first(place, directory)
         time.sleep(QUIET_SECONDS / 3)
         _watch(place, directory, "before", QUIET_SECONDS, steps)
         with psycopg.connect(place.url, autocommit=True) as pinned:
@@ -114,9 +115,11 @@ def table(found: dict[str, list[Step]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.churn", description=__doc__)
     parser.add_argument("--only", default=",".join(RATES), help="names, with commas between them")
+    parser.add_argument("--rate", type=int, default=0, help="jobs per second for all; 0: what each can sustain")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long the snapshot stays pinned")
     options = parser.parse_args()
     found: dict[str, list[Step]] = {}
+    RATES.update({name: options.rate for name in RATES if options.rate})
     with durable_server() as server:
         print(machine := machine_line(server), flush=True)
         for peer in PEERS:

@@ -113,7 +113,7 @@ def payload_bytes(url: str, count: int) -> Point:
 def fan_out(url: str, count: int) -> Point:
     """Workflow runs of one step, ``count`` that follow it, and one after all of them; cost per step."""
     ground.fill(url, 0)
-    runs = max(1, 4_000 // count)
+    runs = max(1, 1_000 // count)
     catalog = JobCatalog()
     catalog.job(JOB_TYPE)(lambda context, payload: None)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -131,12 +131,12 @@ def curves(largest_backlog: int, largest_history: int) -> list[Curve]:
     """All of them, with sizes up to what was asked for."""
     decades = [10**power for power in range(3, 8)]
     return [
-        Curve("waiting", "of 100", "jobs waiting", "claim ms", _up_to(decades, largest_backlog), waiting_jobs),
+        Curve("waiting", "of claims", "jobs waiting", SERVER, _up_to(decades, largest_backlog), waiting_jobs),
         Curve("finished", "drained", "jobs finished", SERVER, _up_to(decades, largest_history), finished_jobs),
-        Curve("types", "of 100", "job types of the worker", "claim ms", (1, 5, 20, 100, 500), job_types),
-        Curve("workers", "drained", "worker processes", "jobs/s", (1, 2, 4, 8, 16), workers),
+        Curve("types", "of claims", "job types of the worker", SERVER, (1, 5, 20, 100, 500), job_types),
+        Curve("workers", "drained", "worker processes", SERVER, (1, 2, 4, 8, 16), workers),
         Curve("payload", "drained", "bytes of payload", SERVER, (100, 1_000, 10_000, 100_000), payload_bytes),
-        Curve("fan-out", "of a workflow", "steps side by side", SERVER, (1, 10, 100, 1_000, 10_000), fan_out),
+        Curve("fan-out", "of a workflow", "steps side by side", SERVER, (1, 10, 100, 1_000, 9_998), fan_out),
     ]
 
 
@@ -219,8 +219,8 @@ def main() -> None:
                 print(f"{curve.name:<10} {size:>10,}  {shown}", flush=True)
             if not options.no_plots:
                 draw(curve.name, curve.title, curve.bottom, curve.measure, found[curve.name])
-    OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps({"machine": machine, "curves": found}, indent=2, ensure_ascii=False) + "\n")
+            OUTPUT.parent.mkdir(exist_ok=True)
+            OUTPUT.write_text(json.dumps({"machine": machine, "curves": found}, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from benchmarks.ground import durable_server
 from benchmarks.peers import install, pages
@@ -43,22 +44,31 @@ def main() -> None:
                     rounds[peer.name].append(measured_round(peer, server, redis, sizes))
                 except (RuntimeError, OSError, ValueError, KeyError) as error:
                     failed[peer.name] = f"round {turn + 1}: {error}"
+                _write(machine, turn + 1, versions, failed, rounds)
                 print(
                     f"{turn + 1} {peer.name}: {time.monotonic() - began:.0f} s {failed.get(peer.name, '')}", flush=True
                 )
+    result = _write(machine, options.repeats, versions, failed, rounds)
+    print(pages.table(result))
+    if options.write_page:
+        pages.write(result)
+
+
+def _write(
+    machine: str, repeats: int, versions: dict[str, str], failed: dict[str, str], rounds: dict[str, list[Figures]]
+) -> dict[str, Any]:
+    """What was measured so far is stored, so that a run which is broken off is not lost."""
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine,
-        "repeats": options.repeats,
+        "repeats": repeats,
         "versions": versions,
         "failed": failed,
         "rounds": rounds,
     }
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(pages.table(result))
-    if options.write_page:
-        pages.write(result)
+    return result
 
 
 def _rotated(peers: list[Peer], turn: int) -> list[Peer]:
