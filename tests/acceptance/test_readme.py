@@ -1,5 +1,6 @@
 """The README as a stranger follows it: its code is pasted, its commands are typed, its names exist."""
 
+import importlib
 import os
 import re
 import signal
@@ -138,6 +139,9 @@ def test_the_order_and_its_job_roll_back_together(database_url: str) -> None:
 
 @pytest.mark.parametrize("name", table_names())
 def test_a_name_of_the_table_exists(name: str) -> None:
+    if name.startswith("runledger."):
+        importlib.import_module(name)
+        return
     first, *rest = name.split(".")
 
     assert first in runledger.__all__
