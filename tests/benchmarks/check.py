@@ -18,8 +18,9 @@ from benchmarks.ground import durable_server, ledger_database
 from benchmarks.report import Contest, machine_line
 
 BASELINE = Path(__file__).with_name("baseline.json")
-MARGINS = {"jobs/s": 0.20, "WAL B/job": 0.05, "statements/job": 0.25}
-"""How much worse a ratio may be before it fails. Bytes of WAL are exact; speed of two processes on two cores is not."""
+MARGINS = {"jobs/s": 0.35, "WAL B/job": 0.05}
+"""How much worse a ratio may be before it fails. Bytes of WAL are exact; speed of two processes on two cores is not,
+and the number of statements follows it, since outcomes are written by the clock."""
 
 TRIES = 3
 
