@@ -57,7 +57,8 @@ def test_attributes_of_the_record_itself_win(make_bench: MakeBench, records: Any
 
 
 def test_events_of_structlog_name_their_job(make_bench: MakeBench) -> None:
-    structlog = pytest.importorskip("structlog")
+    import structlog
+
     output = structlog.testing.LogCapture()
     log = structlog.wrap_logger(None, processors=[add_job, output])
     job_id = bench_of(make_bench, lambda context, payload: log.info("sending")).run("mail.send")

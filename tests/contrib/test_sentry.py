@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from runtime.benches import Bench
-
-pytest.importorskip("sentry_sdk")
 import sentry_sdk
+from runtime.benches import Bench
 
 from runledger import JobCatalog, JobContext, JobFailure, JobRequest, Snooze, enqueue_job
 from runledger.contrib.sentry import Sentry
