@@ -1,6 +1,7 @@
-"""``runledger dead``: the dead letters, and how they get another run: one by one, or all that match."""
+"""``runledger dead``: the dead letters, how they get another run, and how they go."""
 
 import functools
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +13,15 @@ from runledger.cli.jobs import change_jobs, reason_option
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
 from runledger.cli.output import Column
-from runledger.cli.values import MOMENT, Choice, acting_person, organization_filter
+from runledger.cli.prune import prune_confirmed
+from runledger.cli.values import DURATION, MOMENT, Choice, acting_person, organization_filter
 from runledger.core.bulk import REQUEUEABLE
 from runledger.core.filters import JobFilter
 from runledger.core.jobs import DeadLetter, Scope
 from runledger.core.states import JobStatus
 from runledger.postgres.operations import requeue_job
 from runledger.postgres.reads import list_dead_letters
+from runledger.postgres.retention import Retention
 
 DEAD_COLUMNS: tuple[Column[DeadLetter], ...] = (
     Column("ID", lambda letter: letter.job_id),
@@ -63,7 +66,7 @@ def place_of(letter: DeadLetter) -> str:
 
 @click.group(cls=LedgerGroup)
 def dead() -> None:
-    """List and requeue dead letters."""
+    """List, requeue and purge dead letters."""
 
 
 @dead.command("list")
@@ -131,3 +134,38 @@ def requeue(
         "will be requeued",
         lambda ledger, watch: ledger.requeue_jobs(wanted, watch=watch, **words),
     )
+
+
+@dead.command()
+@click.option("--older-than", type=DURATION, default="0", help="How long ago the job ended, at least: 30d, 12h.")
+@click.option("--type", "job_type", metavar="TYPE", shell_complete=job_types, help="Only jobs of this type.")
+@click.option("--all", "is_all", is_flag=True, help="All dead-lettered jobs.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Count what would go, and delete nothing.")
+@reason_option
+@organization_filter
+@click.pass_obj
+def purge(
+    session: Session,
+    *,
+    older_than: float,
+    job_type: str | None,
+    is_all: bool,
+    is_dry_run: bool,
+    reason: str | None,
+    scope: Scope,
+) -> None:
+    """Delete dead-lettered jobs for good.
+
+    They go with payload, attempts, events, logs and dead letters; without --type also workflow runs that completed with
+    errors. A job whose idempotency key never expires stays. Needs an age, a type or --all; the number is shown first
+    and has to be confirmed, or --yes given.
+
+    \b
+    Examples:
+      runledger dead purge --older-than 90d
+      runledger dead purge --type mail.receipt --reason 'the campaign is over' --yes
+    """
+    if not (older_than or job_type or is_all):
+        raise click.UsageError("say which: --older-than, --type or --all")
+    retention = Retention(timedelta(seconds=older_than), [JobStatus.DEAD_LETTERED], job_type)
+    prune_confirmed(session, retention, scope, is_dry_run=is_dry_run, reason=reason)

@@ -46,7 +46,7 @@ ENTRIES = (
     Entry("Schema", "migrate", "runledger.cli.schema", "migrate_schema", "Bring the schema up to date."),
     Entry("Jobs", "enqueue", "runledger.cli.enqueue", "enqueue", "Enqueue one job."),
     Entry("Jobs", "job", "runledger.cli.jobs", "job", "List, show and change jobs."),
-    Entry("Jobs", "dead", "runledger.cli.dead", "dead", "List and requeue dead letters."),
+    Entry("Jobs", "dead", "runledger.cli.dead", "dead", "List, requeue and purge dead letters."),
     Entry("Jobs", "workflow", "runledger.cli.workflows", "workflow", "List, show and change workflow runs."),
     Entry("Jobs", "definition", "runledger.cli.definitions", "definition", "The settings of job types."),
     Entry("Jobs", "config", "runledger.cli.configs", "config", "The runtime configs of job types."),

@@ -68,9 +68,15 @@ def prune(
       runledger prune --older-than 30d --dry-run
       runledger prune --older-than 90d --status dead_lettered --type mail.receipt --yes
     """
-    retention = Retention(
-        timedelta(seconds=older_than), [JobStatus(status) for status in statuses], job_type, forget_keys
-    )
+    wanted = [JobStatus(status) for status in statuses]
+    retention = Retention(timedelta(seconds=older_than), wanted, job_type, forget_keys)
+    prune_confirmed(session, retention, scope, is_dry_run=is_dry_run, reason=reason)
+
+
+def prune_confirmed(
+    session: Session, retention: Retention, scope: Scope, *, is_dry_run: bool, reason: str | None
+) -> None:
+    """What the retention lets go is counted, deleted once somebody agreed, and recorded with who and why."""
     with session.changing() as ledger:
         with ledger.database.autocommit() as connection:
             jobs, runs = count_prunable(connection, retention, scope=scope)
@@ -81,12 +87,18 @@ def prune(
         if jobs + runs:
             session.confirm(f"{jobs} jobs and {runs} workflow runs will be deleted")
         done = _prune_all(session, ledger, retention, scope, total=jobs + runs)
-        selection = {"older_than_seconds": older_than, "statuses": statuses, "job_type": job_type, "scope": scope.kind}
+        selection = {
+            "older_than_seconds": retention.older_than.total_seconds(),
+            "statuses": [status.value for status in retention.statuses],
+            "job_type": retention.job_type,
+            "scope": scope.kind,
+            "forget_keys": retention.forget_keys,
+        }
         with ledger.begin() as connection:
             record_operator_action(
                 connection,
                 "prune",
-                selection=selection | {"forget_keys": forget_keys},
+                selection=selection,
                 affected=done["jobs"],
                 actor=acting_person(),
                 reason=reason,
