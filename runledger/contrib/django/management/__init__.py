@@ -1,1 +1,1 @@
-"""The management commands, where Django looks for them."""
+"""Where Django looks for the commands of an app."""

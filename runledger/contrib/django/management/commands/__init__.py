@@ -1,1 +1,1 @@
-"""The management commands, where Django looks for them."""
+"""``manage.py runledger``."""
