@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 from chaos.app import EFFECT, FAILING, GATED_EFFECT
-from postgres.workflow_graphs import INVARIANTS as WORKFLOW_RULES
 
 from runledger.core.jobs import Scope
 from runledger.core.states import JobEventType
+from runledger.postgres.checks.invariants import JOB_INVARIANTS
+from runledger.postgres.checks.workflow_invariants import WORKFLOW_INVARIANTS
 from runledger.postgres.reads import list_job_events
 
 Connection = psycopg.Connection[Any]
@@ -19,21 +20,12 @@ MOST_NAMED = 5
 SAMPLED_JOBS = 200
 
 EFFECT_TYPES = f"('{EFFECT}', '{GATED_EFFECT}')"
-REFUNDED = "('RELEASED', 'SNOOZED')"
 
 ALWAYS: dict[str, str] = {
-    "an attempt began before the one before it had ended": """
-        SELECT job_id, attempt FROM (
-            SELECT job_id, attempt, leased_at,
-                   lag(finished_at) OVER (PARTITION BY job_id ORDER BY lease_token) AS before
-            FROM runledger.job_attempts) AS a
-        WHERE a.before > a.leased_at
-    """,
     "a lease began before the attempt before it had ended": """
         SELECT l.job_id FROM runledger.job_leases l JOIN runledger.job_attempts a USING (job_id)
         WHERE a.finished_at > l.leased_at OR a.lease_token >= l.lease_token
     """,
-    "a job has more attempts than it may have": "SELECT id FROM runledger.job_queue WHERE attempt > max_attempts",
     "a dead letter is missing": """
         SELECT q.id FROM runledger.job_queue q WHERE q.final_status = 'DEAD_LETTERED' AND NOT EXISTS (
             SELECT FROM runledger.job_dead_letters d WHERE d.job_id = q.id AND d.run_number = q.run_number)
@@ -59,20 +51,6 @@ ALWAYS: dict[str, str] = {
         SELECT schedule_id, scheduled_for FROM runledger.job_queue WHERE scheduled_for IS NOT NULL
         GROUP BY 1, 2 HAVING count(*) > 1 OR min(created_at) < scheduled_for
     """,
-    "a run succeeded twice": """
-        SELECT job_id, run_number, count(*) FROM runledger.job_attempts WHERE outcome = 'SUCCEEDED'
-        GROUP BY job_id, run_number HAVING count(*) > 1
-    """,
-    "a job is called succeeded and no attempt of its last run was": """
-        SELECT q.id FROM runledger.job_queue q WHERE q.final_status = 'SUCCEEDED' AND NOT EXISTS (
-            SELECT FROM runledger.job_attempts a
-            WHERE a.job_id = q.id AND a.run_number = q.run_number AND a.outcome = 'SUCCEEDED')
-    """,
-    "an attempt succeeded and its job is called otherwise": """
-        SELECT q.id, q.final_status FROM runledger.job_queue q
-        JOIN runledger.job_attempts a ON a.job_id = q.id AND a.run_number = q.run_number AND a.outcome = 'SUCCEEDED'
-        WHERE q.final_status IS DISTINCT FROM 'SUCCEEDED'
-    """,
     "a job that succeeded has not exactly one effect": f"""
         SELECT q.id, count(e.job_id) FROM runledger.job_queue q LEFT JOIN chaos_effects e ON e.job_id = q.id
         WHERE q.job_type IN {EFFECT_TYPES} AND q.final_status = 'SUCCEEDED'
@@ -83,28 +61,10 @@ ALWAYS: dict[str, str] = {
             SELECT FROM runledger.job_attempts a WHERE a.job_id = e.job_id AND a.lease_token = e.lease_token
             AND a.worker_id = e.worker_id AND a.outcome = 'SUCCEEDED')
     """,
-    "counted attempts have a gap or a double": f"""
-        SELECT job_id, run_number, array_agg(attempt ORDER BY lease_token) FROM runledger.job_attempts
-        WHERE outcome NOT IN {REFUNDED} GROUP BY job_id, run_number
-        HAVING array_agg(attempt ORDER BY lease_token) <> array_agg(attempt ORDER BY attempt)
-            OR count(DISTINCT attempt) <> count(*) OR max(attempt) <> count(*)
-    """,
-    "the record counts other attempts than there were": f"""
-        SELECT q.id, q.attempt, count(a.job_id) FROM runledger.job_queue q
-        LEFT JOIN runledger.job_attempts a
-            ON a.job_id = q.id AND a.run_number = q.run_number AND a.outcome NOT IN {REFUNDED}
-        WHERE q.final_status IS NOT NULL GROUP BY q.id HAVING q.attempt <> count(a.job_id)
-    """,
-    "a job is in more than one place, or in none": """
-        SELECT q.id, count(p.place) FROM runledger.job_queue q LEFT JOIN (
-            SELECT job_id, 'ready' AS place FROM runledger.job_ready
-            UNION ALL SELECT job_id, 'scheduled' FROM runledger.job_scheduled
-            UNION ALL SELECT job_id, 'leased' FROM runledger.job_leases
-            UNION ALL SELECT id, 'final' FROM runledger.job_queue WHERE final_status IS NOT NULL
-        ) p ON p.job_id = q.id GROUP BY q.id HAVING count(p.place) <> 1
-    """,
 }
-ALWAYS |= WORKFLOW_RULES
+ALWAYS |= {check.what: check.query for check in (*JOB_INVARIANTS, *WORKFLOW_INVARIANTS)}
+"""Those that `runledger doctor` checks in production, and what only a soak can know."""
+
 AT_THE_END: dict[str, str] = {
     "an acknowledged job is lost": """
         SELECT k.job_id FROM acknowledged k LEFT JOIN runledger.job_queue q ON q.id = k.job_id WHERE q.id IS NULL
@@ -130,7 +90,7 @@ AT_THE_END: dict[str, str] = {
     "a lease is left": "SELECT job_id, worker_id, lease_expires_at FROM runledger.job_leases",
 }
 RULES = ALWAYS | AT_THE_END
-"""A sentence that must be false, and the query that finds where it is true."""
+"""A sentence about the rule, and the query that finds where the rule is broken."""
 
 SAMPLE = """
     SELECT id::text FROM runledger.job_queue q WHERE final_status IS NOT NULL ORDER BY (

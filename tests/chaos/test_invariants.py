@@ -22,26 +22,26 @@ TIMELINES = "a timeline is out of order"
 PLANTED = {
     "an acknowledged job is lost": "DELETE FROM runledger.job_queue WHERE id = {effect}",
     "a job has no end": "UPDATE runledger.job_queue SET final_status = NULL, finished_at = NULL WHERE id = {plain}",
-    "a run succeeded twice": """
+    "no run of a job succeeded twice": """
         INSERT INTO runledger.job_attempts
             (job_id, lease_token, run_number, attempt, leased_at, finished_at, outcome, worker_id)
         SELECT job_id, lease_token + 1000, run_number, attempt + 1, leased_at, finished_at, outcome, worker_id
         FROM runledger.job_attempts WHERE job_id = {plain} AND outcome = 'SUCCEEDED'
     """,
-    "a job is called succeeded and no attempt of its last run was": """
+    "a job that succeeded has an attempt that did": """
         DELETE FROM runledger.job_attempts WHERE job_id = {plain} AND outcome = 'SUCCEEDED'
     """,
-    "an attempt succeeded and its job is called otherwise": """
+    "a job with an attempt of its last run that succeeded has succeeded": """
         UPDATE runledger.job_queue SET final_status = 'CANCELED' WHERE id = {plain}
     """,
     "a job that succeeded has not exactly one effect": "INSERT INTO chaos_effects SELECT * FROM chaos_effects",
     "an effect does not belong to an attempt that succeeded": """
         UPDATE chaos_effects SET lease_token = lease_token + 1
     """,
-    "counted attempts have a gap or a double": """
+    "counted attempts of a run are 1, 2, 3 in the order of their lease tokens": """
         DELETE FROM runledger.job_attempts WHERE job_id = {plain} AND attempt = 1
     """,
-    "the record counts other attempts than there were": """
+    "the record of a finished job counts the attempts that there were": """
         UPDATE runledger.job_queue SET attempt = attempt + 1 WHERE id = {plain}
     """,
     "a lease is left": """
@@ -49,7 +49,7 @@ PLANTED = {
             run_number, attempt, job_type, worker_id)
         SELECT id, 1, now(), now(), now(), 0, 1, 1, job_type, 'nobody' FROM runledger.job_queue WHERE id = {plain}
     """,
-    "a job is in more than one place, or in none": """
+    "every job is ready, scheduled, leased or finished, and only one of them": """
         INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type)
         SELECT id, now(), 0, 1, 1, job_type FROM runledger.job_queue WHERE id = {plain}
     """,
@@ -57,7 +57,7 @@ PLANTED = {
         UPDATE runledger.job_attempts SET leased_at = now() - interval '1 hour', finished_at = now() - interval '1 hour'
         WHERE job_id = {plain} AND outcome = 'SUCCEEDED'
     """,
-    "an attempt began before the one before it had ended": """
+    "an attempt begins after the one before it has ended": """
         UPDATE runledger.job_attempts SET leased_at = leased_at - interval '1 hour'
         WHERE job_id = {plain} AND outcome = 'SUCCEEDED'
     """,
@@ -67,7 +67,7 @@ PLANTED = {
         SELECT id, 1, now() - interval '1 hour', now(), now(), 0, 1, 1, job_type, 'nobody'
         FROM runledger.job_queue WHERE id = {plain}
     """,
-    "a job has more attempts than it may have": "UPDATE runledger.job_queue SET attempt = 1000 WHERE id = {plain}",
+    "no job has more attempts than it may have": "UPDATE runledger.job_queue SET attempt = 1000 WHERE id = {plain}",
     "a dead letter is missing": "DELETE FROM runledger.job_dead_letters WHERE job_id = {dead}",
     "a dead letter belongs to a job that did not end so": """
         UPDATE runledger.job_dead_letters SET run_number = run_number + 1 WHERE job_id = {dead}
@@ -97,29 +97,37 @@ PLANTED = {
             WHEN {plain} THEN now() - interval '20 seconds' ELSE now() - interval '10 seconds' END
         WHERE id IN ({plain}, {effect})
     """,
-    "I17 counters equal the edges": """
+    "the counts of a step equal its edges": """
         UPDATE runledger.workflow_steps SET dependency_count_pending = 1 WHERE step_key = 'b'
     """,
-    "I18 a run has ended exactly when all its steps have": """
+    "a run has ended if and only if all its steps have": """
         UPDATE runledger.workflow_steps SET status = 'ENQUEUED' WHERE step_key = 'b'
     """,
-    "I19 nothing was released before its prerequisites allowed it": """
+    "a step is released only when its prerequisites allow it": """
         UPDATE runledger.workflow_steps SET released_at = now() - interval '1 hour' WHERE step_key = 'b'
     """,
-    "I20 nothing is blocked that waits for nothing": """
+    "no step is blocked while nothing is in its way": """
         UPDATE runledger.workflow_steps SET status = 'BLOCKED' WHERE step_key = 'b'
     """,
-    "I21 a step agrees with its job": "UPDATE runledger.workflow_steps SET status = 'FAILED' WHERE step_key = 'b'",
-    "I22 released job steps have one job, gates none, and edges stay inside a run": """
+    "the status of a step is that of its job": """
+        UPDATE runledger.workflow_steps SET status = 'FAILED' WHERE step_key = 'b'
+    """,
+    "a step has one job of its own once it is released, and a gate has none": """
         UPDATE runledger.workflow_steps SET job_id = NULL WHERE step_key = 'b'
     """,
-    "I23 a cancelled run has no live job": """
+    "no job of a cancelled run waits or runs": """
         UPDATE runledger.workflow_runs SET status = 'CANCELED';
         UPDATE runledger.job_queue SET final_status = NULL, finished_at = NULL WHERE workflow_run_id = {run}
     """,
-    "the counts of a run are those of its steps": "UPDATE runledger.workflow_runs SET step_count = step_count + 1",
+    "an edge joins two steps of its run": """
+        INSERT INTO runledger.workflow_runs
+        SELECT (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid()))).* FROM runledger.workflow_runs r;
+        UPDATE runledger.workflow_step_dependencies
+        SET workflow_run_id = (SELECT id FROM runledger.workflow_runs WHERE id <> {run})
+    """,
+    "the counts of a run equal its steps": "UPDATE runledger.workflow_runs SET step_count = step_count + 1",
 }
-"""A sentence of the checker, and a change that makes it true."""
+"""A rule of the checker, and a change that breaks it."""
 
 
 @pytest.fixture

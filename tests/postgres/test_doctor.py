@@ -197,6 +197,18 @@ BROKEN: dict[str, Break] = {
     ),
     "no-step-forgotten": after(_a_run, "UPDATE runledger.workflow_steps SET dependency_count_pending = 0"),
     "step-agrees-with-job": after(_a_run, "UPDATE runledger.workflow_steps SET status = 'FAILED' WHERE step_key = 'a'"),
+    "released-in-order": after(
+        _a_run, "UPDATE runledger.workflow_steps SET released_at = now() - interval '1 day' WHERE step_key <> 'a'"
+    ),
+    "edges-stay-inside": after(
+        lambda connection: (_a_run(connection), _a_run(connection)),
+        "INSERT INTO runledger.workflow_step_dependencies (workflow_run_id, prerequisite_step_id, dependent_step_id)"
+        " SELECT a.workflow_run_id, a.id, b.id FROM runledger.workflow_steps a JOIN runledger.workflow_steps b"
+        " ON a.workflow_run_id <> b.workflow_run_id LIMIT 1",
+    ),
+    "cancelled-run-is-quiet": after(
+        _a_run, "UPDATE runledger.workflow_runs SET status = 'CANCELED', finished_at = now()"
+    ),
     "released-step-has-job": after(_a_run, "UPDATE runledger.workflow_steps SET job_id = NULL WHERE step_key = 'a'"),
 }
 BROKEN_ELSEWHERE = {

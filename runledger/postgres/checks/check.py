@@ -15,13 +15,15 @@ MOST_NAMED = 5
 @dataclass(frozen=True, slots=True)
 class Check:
     """``find`` answers with the cases where ``what`` does not hold, the number of all of them last when it is larger.
-    A finding of ``is_advice`` is worth a look and nothing is wrong yet."""
+    A finding of ``is_advice`` is worth a look and nothing is wrong yet. ``query`` is the SQL of a check that is one
+    query on the tables of the schema ``runledger``."""
 
     name: str
     what: str
     fix: str
     find: Callable[[LedgerConnection], list[str]]
     is_advice: bool = False
+    query: str = ""
 
 
 def sql_check(name: str, what: str, fix: str, query: str, *, is_advice: bool = False) -> Check:
@@ -40,4 +42,4 @@ def sql_check(name: str, what: str, fix: str, query: str, *, is_advice: bool = F
         found = [str(row[0]) for row in rows]
         return found if not rows or rows[0][1] <= len(found) else [*found, f"{rows[0][1]:,} in all"]
 
-    return Check(name, what, fix, find, is_advice)
+    return Check(name, what, fix, find, is_advice, query)

@@ -2,11 +2,11 @@
 wrote to the tables.
 """
 
+from runledger.core.states import REFUNDED_OUTCOMES
 from runledger.postgres.checks.check import sql_check
 
 REPORT = "report it with the output of `runledger job events ID`, and what was done to the database by hand"
-REFUNDED = "('RELEASED', 'SNOOZED')"
-"""Outcomes that give the attempt back."""
+REFUNDED = "(" + ", ".join(f"'{outcome}'" for outcome in sorted(REFUNDED_OUTCOMES)) + ")"
 
 JOB_INVARIANTS = (
     sql_check(
@@ -94,7 +94,7 @@ JOB_INVARIANTS = (
         """
         SELECT format('job %s, run %s, attempt %s', job_id, run_number, attempt) FROM (
             SELECT job_id, run_number, attempt, leased_at, lag(finished_at) OVER w AS before
-            FROM runledger.job_attempts WINDOW w AS (PARTITION BY job_id, run_number ORDER BY lease_token)
+            FROM runledger.job_attempts WINDOW w AS (PARTITION BY job_id ORDER BY lease_token)
         ) s WHERE before > leased_at
         """,
     ),

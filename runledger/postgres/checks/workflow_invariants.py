@@ -31,11 +31,14 @@ WORKFLOW_INVARIANTS = (
         SELECT format('run %s', r.id) FROM runledger.workflow_runs r LEFT JOIN (
             SELECT workflow_run_id, count(*) AS total,
                    count(*) FILTER (WHERE status NOT IN ('SUCCEEDED', 'FAILED', 'CANCELED')) AS unfinished,
-                   count(*) FILTER (WHERE status = 'WAITING_FOR_EXTERNAL') AS waiting
+                   count(*) FILTER (WHERE status = 'ENQUEUED') AS enqueued,
+                   count(*) FILTER (WHERE status = 'WAITING_FOR_EXTERNAL') AS waiting,
+                   count(*) FILTER (WHERE status IN ('FAILED', 'CANCELED')) AS failed
             FROM runledger.workflow_steps GROUP BY 1
         ) s ON s.workflow_run_id = r.id
-        WHERE (r.step_count, r.unfinished_count, r.waiting_count)
-            IS DISTINCT FROM (coalesce(s.total, 0), coalesce(s.unfinished, 0), coalesce(s.waiting, 0))
+        WHERE (r.step_count, r.unfinished_count, r.enqueued_count, r.waiting_count, r.failed_count)
+            IS DISTINCT FROM (coalesce(s.total, 0), coalesce(s.unfinished, 0), coalesce(s.enqueued, 0),
+                              coalesce(s.waiting, 0), coalesce(s.failed, 0))
         """,
     ),
     sql_check(
@@ -72,12 +75,51 @@ WORKFLOW_INVARIANTS = (
         """,
     ),
     sql_check(
+        "released-in-order",
+        "a step is released only when its prerequisites allow it",
+        REPORT,
+        """
+        SELECT format('step %s of run %s, before %s', s.step_key, s.workflow_run_id, p.step_key)
+        FROM runledger.workflow_steps s
+        JOIN runledger.workflow_step_dependencies d ON d.dependent_step_id = s.id
+        JOIN runledger.workflow_steps p ON p.id = d.prerequisite_step_id
+        WHERE s.released_at IS NOT NULL AND (p.finished_at IS NULL OR p.finished_at > s.released_at
+              OR (d.release_mode = 'ON_SUCCESS' AND p.status <> 'SUCCEEDED'))
+        """,
+    ),
+    sql_check(
         "released-step-has-job",
-        "a released step has a job, unless it is a gate",
+        "a step has one job of its own once it is released, and a gate has none",
         REPORT,
         """
         SELECT format('step %s of run %s', step_key, workflow_run_id) FROM runledger.workflow_steps
-        WHERE kind = 'JOB' AND status = 'ENQUEUED' AND job_id IS NULL
+        WHERE (kind = 'JOB' AND released_at IS NOT NULL AND job_id IS NULL)
+           OR (kind = 'EXTERNAL' AND job_id IS NOT NULL) OR (released_at IS NULL AND job_id IS NOT NULL)
+        UNION ALL
+        SELECT format('job %s is that of %s steps', job_id, count(*)) FROM runledger.workflow_steps
+        WHERE job_id IS NOT NULL GROUP BY job_id HAVING count(*) > 1
+        """,
+    ),
+    sql_check(
+        "edges-stay-inside",
+        "an edge joins two steps of its run",
+        REPORT,
+        """
+        SELECT format('an edge of run %s, to step %s of run %s', d.workflow_run_id, b.step_key, b.workflow_run_id)
+        FROM runledger.workflow_step_dependencies d
+        JOIN runledger.workflow_steps a ON a.id = d.prerequisite_step_id
+        JOIN runledger.workflow_steps b ON b.id = d.dependent_step_id
+        WHERE a.workflow_run_id <> b.workflow_run_id OR a.workflow_run_id <> d.workflow_run_id
+        """,
+    ),
+    sql_check(
+        "cancelled-run-is-quiet",
+        "no job of a cancelled run waits or runs",
+        REPORT,
+        """
+        SELECT format('job %s of run %s', q.id, r.id) FROM runledger.workflow_runs r
+        JOIN runledger.job_queue q ON q.workflow_run_id = r.id
+        WHERE r.status = 'CANCELED' AND q.final_status IS NULL
         """,
     ),
 )
