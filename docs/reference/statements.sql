@@ -303,7 +303,7 @@ FROM (SELECT runnable.job_type AS job_type, runnable.waterline AS waterline
 FROM runnable JOIN LATERAL (SELECT runledger.job_ready.priority AS priority, runledger.job_ready.next_run_at AS next_run_at, runledger.job_ready.job_id AS job_id
 FROM runledger.job_ready
 WHERE runledger.job_ready.job_type = runnable.job_type AND runledger.job_ready.next_run_at >= runnable.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
- LIMIT (SELECT CAST(%(limit)s AS INTEGER) AS anon_5)) AS head ON true ORDER BY head.priority DESC, head.next_run_at, head.job_id
+ LIMIT (SELECT CAST(%(limit)s AS INTEGER) AS anon_6)) AS head ON true ORDER BY head.priority DESC, head.next_run_at, head.job_id
  LIMIT CAST(%(limit)s AS INTEGER)) AS seen GROUP BY seen.job_type, seen.waterline),
 locked AS MATERIALIZED
 (SELECT lockable.address AS address
@@ -315,9 +315,45 @@ claimed AS
 (DELETE FROM runledger.job_ready WHERE job_ready.ctid = any(array((SELECT locked.address
 FROM locked))) RETURNING runledger.job_ready.job_id, runledger.job_ready.next_run_at, runledger.job_ready.workflow_run_id, runledger.job_ready.priority, runledger.job_ready.run_number, runledger.job_ready.attempt, runledger.job_ready.job_type),
 leased AS
-(INSERT INTO runledger.job_leases (job_id, lease_token, leased_at, lease_expires_at, next_run_at, workflow_run_id, priority, run_number, attempt, job_type, worker_id) SELECT claimed.job_id AS job_id, nextval('runledger.lease_token') AS next_value_1, clock_timestamp() AS clock_timestamp_1, clock_timestamp() + CAST(%(lease_ttl_seconds)s AS DOUBLE PRECISION) * interval '1 second' AS anon_2, claimed.next_run_at AS next_run_at, claimed.workflow_run_id AS workflow_run_id, claimed.priority AS priority, claimed.run_number AS run_number, claimed.attempt + 1 AS anon_3, claimed.job_type AS job_type, CAST(%(worker_id)s AS TEXT) AS anon_4
+(INSERT INTO runledger.job_leases (job_id, lease_token, leased_at, lease_expires_at, next_run_at, workflow_run_id, priority, run_number, attempt, job_type, worker_id) SELECT claimed.job_id AS job_id, nextval('runledger.lease_token') AS next_value_1, clock_timestamp() AS clock_timestamp_1, clock_timestamp() + CAST(%(lease_ttl_seconds)s AS DOUBLE PRECISION) * interval '1 second' AS anon_3, claimed.next_run_at AS next_run_at, claimed.workflow_run_id AS workflow_run_id, claimed.priority AS priority, claimed.run_number AS run_number, claimed.attempt + 1 AS anon_4, claimed.job_type AS job_type, CAST(%(worker_id)s AS TEXT) AS anon_5
 FROM claimed RETURNING runledger.job_leases.job_id, runledger.job_leases.lease_token, runledger.job_leases.leased_at, runledger.job_leases.lease_expires_at, runledger.job_leases.renewed_at, runledger.job_leases.next_run_at, runledger.job_leases.workflow_run_id, runledger.job_leases.priority, runledger.job_leases.run_number, runledger.job_leases.attempt, runledger.job_leases.job_type, runledger.job_leases.worker_id, runledger.job_leases.progress_done, runledger.job_leases.progress_total, runledger.job_leases.checkpoint)
- SELECT CAST(leased.job_id AS TEXT) AS job_id, leased.lease_token, leased.job_type, leased.run_number, leased.attempt, runledger.job_queue.max_attempts, runledger.job_queue.timeout_seconds, CAST(runledger.job_queue.payload AS TEXT) AS payload, CAST(runledger.job_queue.checkpoint AS TEXT) AS checkpoint, CAST(runledger.job_queue.organization_id AS TEXT) AS organization_id, CAST(leased.workflow_run_id AS TEXT) AS workflow_run_id, CAST(NULL AS TEXT) AS step_key, coalesce(runledger.job_queue.expires_at <= clock_timestamp(), false) AS coalesce_1, CAST(runledger.job_queue.headers AS TEXT) AS headers, CAST(EXTRACT(epoch FROM leased.leased_at - leased.next_run_at) AS DOUBLE PRECISION) AS anon_1
+ SELECT CAST(leased.job_id AS TEXT) AS job_id, leased.lease_token, leased.job_type, leased.run_number, leased.attempt, runledger.job_queue.max_attempts, runledger.job_queue.timeout_seconds, CAST(runledger.job_queue.payload AS TEXT) AS payload, CAST(runledger.job_queue.checkpoint AS TEXT) AS checkpoint, CAST(runledger.job_queue.organization_id AS TEXT) AS organization_id, CAST(leased.workflow_run_id AS TEXT) AS workflow_run_id, CAST(NULL AS TEXT) AS anon_1, coalesce(runledger.job_queue.expires_at <= clock_timestamp(), false) AS coalesce_1, CAST(runledger.job_queue.headers AS TEXT) AS headers, CAST(EXTRACT(epoch FROM leased.leased_at - leased.next_run_at) AS DOUBLE PRECISION) AS anon_2
+FROM leased JOIN runledger.job_queue ON runledger.job_queue.id = leased.job_id ORDER BY leased.priority DESC, leased.next_run_at, leased.job_id;
+
+/* runledger:claim_steps */ WITH runnable AS
+(SELECT runledger.job_definitions.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline
+FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
+WHERE NOT runledger.job_definitions.is_paused AND (CAST(%(queues)s AS TEXT[]) IS NULL OR runledger.job_definitions.queue = any(CAST(%(queues)s AS TEXT[])))),
+shares AS
+(SELECT seen.job_type AS job_type, seen.waterline AS waterline, count(*) AS share
+FROM (SELECT runnable.job_type AS job_type, runnable.waterline AS waterline
+FROM runnable JOIN LATERAL (SELECT runledger.job_ready.priority AS priority, runledger.job_ready.next_run_at AS next_run_at, runledger.job_ready.job_id AS job_id
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_type = runnable.job_type AND runledger.job_ready.next_run_at >= runnable.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
+ LIMIT (SELECT CAST(%(limit)s AS INTEGER) AS anon_8)) AS head ON true ORDER BY head.priority DESC, head.next_run_at, head.job_id
+ LIMIT CAST(%(limit)s AS INTEGER)) AS seen GROUP BY seen.job_type, seen.waterline),
+locked AS MATERIALIZED
+(SELECT lockable.address AS address
+FROM shares JOIN LATERAL (SELECT job_ready.ctid AS address
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_type = shares.job_type AND runledger.job_ready.next_run_at >= shares.waterline ORDER BY runledger.job_ready.priority DESC, runledger.job_ready.next_run_at, runledger.job_ready.job_id
+ LIMIT shares.share FOR UPDATE SKIP LOCKED) AS lockable ON true),
+claimed AS
+(DELETE FROM runledger.job_ready WHERE job_ready.ctid = any(array((SELECT locked.address
+FROM locked))) RETURNING runledger.job_ready.job_id, runledger.job_ready.next_run_at, runledger.job_ready.workflow_run_id, runledger.job_ready.priority, runledger.job_ready.run_number, runledger.job_ready.attempt, runledger.job_ready.job_type),
+leased AS
+(INSERT INTO runledger.job_leases (job_id, lease_token, leased_at, lease_expires_at, next_run_at, workflow_run_id, priority, run_number, attempt, job_type, worker_id) SELECT claimed.job_id AS job_id, nextval('runledger.lease_token') AS next_value_1, clock_timestamp() AS clock_timestamp_1, clock_timestamp() + CAST(%(lease_ttl_seconds)s AS DOUBLE PRECISION) * interval '1 second' AS anon_5, claimed.next_run_at AS next_run_at, claimed.workflow_run_id AS workflow_run_id, claimed.priority AS priority, claimed.run_number AS run_number, claimed.attempt + 1 AS anon_6, claimed.job_type AS job_type, CAST(%(worker_id)s AS TEXT) AS anon_7
+FROM claimed RETURNING runledger.job_leases.job_id, runledger.job_leases.lease_token, runledger.job_leases.leased_at, runledger.job_leases.lease_expires_at, runledger.job_leases.renewed_at, runledger.job_leases.next_run_at, runledger.job_leases.workflow_run_id, runledger.job_leases.priority, runledger.job_leases.run_number, runledger.job_leases.attempt, runledger.job_leases.job_type, runledger.job_leases.worker_id, runledger.job_leases.progress_done, runledger.job_leases.progress_total, runledger.job_leases.checkpoint)
+ SELECT CAST(leased.job_id AS TEXT) AS job_id, leased.lease_token, leased.job_type, leased.run_number, leased.attempt, runledger.job_queue.max_attempts, runledger.job_queue.timeout_seconds, CAST(runledger.job_queue.payload AS TEXT) AS payload, CAST(runledger.job_queue.checkpoint AS TEXT) AS checkpoint, CAST(runledger.job_queue.organization_id AS TEXT) AS organization_id, CAST(leased.workflow_run_id AS TEXT) AS workflow_run_id, (SELECT runledger.workflow_steps.step_key
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.id = runledger.job_queue.workflow_step_id) AS anon_1, coalesce(runledger.job_queue.expires_at <= clock_timestamp(), false) AS coalesce_1, CAST(runledger.job_queue.headers AS TEXT) AS headers, CAST(EXTRACT(epoch FROM leased.leased_at - leased.next_run_at) AS DOUBLE PRECISION) AS anon_2, (SELECT CASE WHEN (sum(pg_column_size(prerequisite.output)) <= 16777216) THEN CAST(jsonb_object_agg(prerequisite.step_key, prerequisite.output) AS TEXT) WHEN (count(*) > 0) THEN CAST(to_jsonb(CAST('the inputs of the step are too large' AS TEXT)) AS TEXT) END AS anon_4
+FROM runledger.workflow_step_dependencies JOIN LATERAL (SELECT source.step_key AS step_key, coalesce(source.output, (SELECT source_job.output
+FROM runledger.job_queue AS source_job
+WHERE source_job.id = source.job_id), CAST('null' AS JSONB)) AS output
+FROM runledger.workflow_steps AS source
+WHERE source.id = runledger.workflow_step_dependencies.prerequisite_step_id
+ LIMIT ALL OFFSET 0) AS prerequisite ON true
+WHERE runledger.workflow_step_dependencies.dependent_step_id = runledger.job_queue.workflow_step_id) AS anon_3
 FROM leased JOIN runledger.job_queue ON runledger.job_queue.id = leased.job_id ORDER BY leased.priority DESC, leased.next_run_at, leased.job_id;
 
 /* runledger:complete_gate */ WITH passed AS
@@ -1425,15 +1461,17 @@ WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND ru
 
 /* runledger:select_index_names */ SELECT indexname FROM pg_catalog.pg_indexes WHERE schemaname = CAST(%(schema)s AS text);
 
-/* runledger:select_inputs_of_claimed */ SELECT CAST(runledger.job_queue.id AS TEXT) AS id, runledger.workflow_steps.step_key, (SELECT CASE WHEN (sum(pg_column_size(prerequisite.output)) <= 16777216) THEN CAST(jsonb_object_agg(prerequisite.step_key, prerequisite.output) AS TEXT) WHEN (count(*) > 0) THEN CAST(to_jsonb(CAST('the inputs of the step are too large' AS TEXT)) AS TEXT) END AS anon_2
+/* runledger:select_inputs_of_claimed */ SELECT CAST(runledger.job_queue.id AS TEXT) AS id, (SELECT runledger.workflow_steps.step_key
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.id = runledger.job_queue.workflow_step_id) AS anon_1, (SELECT CASE WHEN (sum(pg_column_size(prerequisite.output)) <= 16777216) THEN CAST(jsonb_object_agg(prerequisite.step_key, prerequisite.output) AS TEXT) WHEN (count(*) > 0) THEN CAST(to_jsonb(CAST('the inputs of the step are too large' AS TEXT)) AS TEXT) END AS anon_3
 FROM runledger.workflow_step_dependencies JOIN LATERAL (SELECT source.step_key AS step_key, coalesce(source.output, (SELECT source_job.output
 FROM runledger.job_queue AS source_job
 WHERE source_job.id = source.job_id), CAST('null' AS JSONB)) AS output
 FROM runledger.workflow_steps AS source
 WHERE source.id = runledger.workflow_step_dependencies.prerequisite_step_id
  LIMIT ALL OFFSET 0) AS prerequisite ON true
-WHERE runledger.workflow_step_dependencies.dependent_step_id = runledger.workflow_steps.id) AS anon_1
-FROM runledger.job_queue JOIN runledger.workflow_steps ON runledger.workflow_steps.id = runledger.job_queue.workflow_step_id
+WHERE runledger.workflow_step_dependencies.dependent_step_id = runledger.job_queue.workflow_step_id) AS anon_2
+FROM runledger.job_queue
 WHERE runledger.job_queue.id = any(array((SELECT unnest(CAST(%(job_ids)s AS UUID[])) AS unnest_1)));
 
 /* runledger:select_job */ SELECT CAST(runledger.jobs.id AS TEXT) AS id, runledger.jobs.job_type, CAST(runledger.jobs.organization_id AS TEXT) AS organization_id, CAST(runledger.jobs.status AS TEXT) AS status, runledger.jobs.stage, runledger.jobs.priority, runledger.jobs.run_number, runledger.jobs.attempt, runledger.jobs.max_attempts, runledger.jobs.timeout_seconds, CAST(runledger.jobs.payload AS TEXT) AS payload, CAST(runledger.jobs.output AS TEXT) AS output, CAST(runledger.jobs.checkpoint AS TEXT) AS checkpoint, runledger.jobs.progress_done, runledger.jobs.progress_total, CAST(to_jsonb(runledger.jobs.tags) AS TEXT) AS to_jsonb_1, runledger.jobs.idempotency_key, CAST(runledger.jobs.workflow_run_id AS TEXT) AS workflow_run_id, CAST(EXTRACT(epoch FROM runledger.jobs.created_at) * 1000000 AS BIGINT) AS anon_1, CAST(EXTRACT(epoch FROM runledger.jobs.next_run_at) * 1000000 AS BIGINT) AS anon_2, CAST(EXTRACT(epoch FROM runledger.jobs.expires_at) * 1000000 AS BIGINT) AS anon_3, CAST(EXTRACT(epoch FROM runledger.jobs.leased_at) * 1000000 AS BIGINT) AS anon_4, CAST(EXTRACT(epoch FROM runledger.jobs.lease_expires_at) * 1000000 AS BIGINT) AS anon_5, runledger.jobs.worker_id, CAST(EXTRACT(epoch FROM runledger.jobs.finished_at) * 1000000 AS BIGINT) AS anon_6, runledger.jobs.status_reason, runledger.jobs.last_error_code, runledger.jobs.last_error_message

@@ -93,13 +93,12 @@ def failed_end(
     return end
 
 
+def ends_a_step(end: Succeeded | Ended) -> bool:
+    """Whether the job belongs to a workflow run and ends for good, so that its step ends with it."""
+    return end.workflow_run_id is not None and (isinstance(end, Succeeded) or end.final_status is not None)
+
+
 def runs_to_lock(ends: Iterable[Succeeded | Ended]) -> list[str]:
-    """The workflow runs whose rows must be locked before these ends are written, in the order of their ids: those of
-    jobs that end for good. Empty for plain jobs."""
-    return sorted(
-        {
-            end.workflow_run_id
-            for end in ends
-            if end.workflow_run_id is not None and (isinstance(end, Succeeded) or end.final_status is not None)
-        }
-    )
+    """The workflow runs whose rows must be locked before these ends are written, in the order of their ids. Empty for
+    plain jobs."""
+    return sorted({str(end.workflow_run_id) for end in ends if ends_a_step(end)})

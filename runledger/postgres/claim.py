@@ -6,9 +6,11 @@ It may start at the types' waterlines instead of at the head of the line (see ``
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     DateTime,
     Double,
     Integer,
@@ -30,6 +32,7 @@ from runledger.postgres.expressions import CLOCK, FALSE, ONE, TRUE, as_text, par
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_definitions, job_leases, job_queue, job_ready, lease_token
 from runledger.postgres.waterlines import CLAIM_ORDER, FOREVER_AGO, NO_WATERLINES, Waterlines
+from runledger.postgres.workflow_inputs import inputs_of, step_key_of
 
 LARGEST_CLAIM = 1_000
 
@@ -117,28 +120,38 @@ _leased = (
     .returning(*job_leases.c)
     .cte("leased")
 )
-CLAIM_JOBS = Statement(
-    "claim_jobs",
-    select(
-        as_text(_leased.c.job_id),
-        _leased.c.lease_token,
-        _leased.c.job_type,
-        _leased.c.run_number,
-        _leased.c.attempt,
-        job_queue.c.max_attempts,
-        job_queue.c.timeout_seconds,
-        as_text(job_queue.c.payload),
-        as_text(job_queue.c.checkpoint),
-        as_text(job_queue.c.organization_id),
-        as_text(_leased.c.workflow_run_id),
-        cast(null(), Text).label("step_key"),
-        func.coalesce(job_queue.c.expires_at <= CLOCK, FALSE),
-        as_text(job_queue.c.headers),
-        func.extract("epoch", _leased.c.leased_at - _leased.c.next_run_at).cast(Double),
+
+
+def _claim(step_key: ColumnElement[Any], *more: ColumnElement[Any]) -> Any:
+    return (
+        select(
+            as_text(_leased.c.job_id),
+            _leased.c.lease_token,
+            _leased.c.job_type,
+            _leased.c.run_number,
+            _leased.c.attempt,
+            job_queue.c.max_attempts,
+            job_queue.c.timeout_seconds,
+            as_text(job_queue.c.payload),
+            as_text(job_queue.c.checkpoint),
+            as_text(job_queue.c.organization_id),
+            as_text(_leased.c.workflow_run_id),
+            step_key,
+            func.coalesce(job_queue.c.expires_at <= CLOCK, FALSE),
+            as_text(job_queue.c.headers),
+            func.extract("epoch", _leased.c.leased_at - _leased.c.next_run_at).cast(Double),
+            *more,
+        )
+        .select_from(_leased.join(job_queue, job_queue.c.id == _leased.c.job_id))
+        .order_by(_leased.c.priority.desc(), _leased.c.next_run_at, _leased.c.job_id)
     )
-    .select_from(_leased.join(job_queue, job_queue.c.id == _leased.c.job_id))
-    .order_by(_leased.c.priority.desc(), _leased.c.next_run_at, _leased.c.job_id),
+
+
+CLAIM_JOBS = Statement("claim_jobs", _claim(cast(null(), Text)))
+CLAIM_STEPS = Statement(
+    "claim_steps", _claim(step_key_of(job_queue.c.workflow_step_id), inputs_of(job_queue.c.workflow_step_id))
 )
+"""The same, which also asks for what jobs of workflow runs need; for a worker whose last batch had some."""
 
 
 def claim_parameters(

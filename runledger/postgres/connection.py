@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from runledger.core.blocking import warn_in_event_loop
 from runledger.core.errors import InvalidConfiguration, TransactionAborted
-from runledger.postgres.statements import Parameters, Row, Statement, check_schema_name
+from runledger.postgres.statements import Call, Parameters, Row, Statement, check_schema_name
 from runledger.postgres.tables import SCHEMA
 from runledger.postgres.violations import error_for
 
@@ -38,6 +38,11 @@ class LedgerConnection:
         """Every row that ``statement`` returns. Raises the error of ours that says what the database refused."""
         with self._translated():
             return self._execute(statement, parameters or {})
+
+    def fetch_each(self, calls: Iterable[Call]) -> Iterator[list[Row]]:
+        """The rows of each call in turn, which is made when its rows are asked for, or before: read all of them."""
+        for statement, parameters in calls:
+            yield self.fetch(statement, parameters)
 
     def copy_rows(self, target: str, rows: Iterable[Row]) -> None:
         """Writes ``rows`` through COPY; ``target`` is ``table (columns)`` without a schema."""
@@ -97,6 +102,30 @@ class PsycopgConnection(LedgerConnection):
     def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
         with self.driver.cursor(row_factory=tuple_row) as cursor:
             yield cursor
+
+
+class PipelinedConnection(PsycopgConnection):
+    """Over a psycopg connection of our own that is in pipeline mode and in a transaction. For statements that return
+    rows, if only none."""
+
+    __slots__ = ()
+
+    @property
+    def is_autocommit(self) -> bool:
+        return False
+
+    def fetch_each(self, calls: Iterable[Call]) -> Iterator[list[Row]]:
+        """The rows of each call in turn. All calls are sent at once: one round trip, whatever their number."""
+        for cursor in [self._send(*call) for call in calls]:
+            with self._translated():
+                rows = cursor.fetchall()
+            yield rows
+
+    def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
+        return self._send(statement, parameters).fetchall()
+
+    def _send(self, statement: Statement, parameters: Parameters) -> psycopg.Cursor[Row]:
+        return self.driver.execute(statement.text(self.schema).encode(), parameters)
 
 
 class Psycopg2Connection(LedgerConnection):

@@ -8,7 +8,8 @@ Successes, which are most of all settles, have a lean statement of their own; ev
 whoever reports it: the worker itself, the keeper for a dead worker, or the reaper for a lapsed lease.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import BigInteger
 
-from runledger.core.results import Ended, LeaseCheck, Succeeded, runs_to_lock
+from runledger.core.results import Ended, LeaseCheck, Succeeded, ends_a_step, runs_to_lock
 from runledger.core.states import JobEventType, JobStatus, Outcome
 from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation
 from runledger.postgres import tables
@@ -50,7 +51,7 @@ from runledger.postgres.expressions import (
     parameter,
     rows_of,
 )
-from runledger.postgres.statements import Parameters, Statement
+from runledger.postgres.statements import Call, Parameters, Row, Statement
 from runledger.postgres.tables import (
     job_attempts,
     job_events,
@@ -59,8 +60,8 @@ from runledger.postgres.tables import (
     job_ready,
     job_scheduled,
 )
-from runledger.postgres.workflow_locks import lock_runs
-from runledger.postgres.workflow_steps import advance_after_jobs
+from runledger.postgres.workflow_locks import lock_call, locked_runs
+from runledger.postgres.workflow_steps import advance_call, propagate
 
 _SUCCEEDED_COLUMNS: dict[str, Any] = {
     "job_id": Uuid,
@@ -318,6 +319,18 @@ def _array(type_: type[Any], values: list[Any]) -> str:
     return text_array(values) if type_ is Text else plain_array(values)
 
 
+def settle_calls(results: Sequence[Succeeded | Ended], lease_check: LeaseCheck = LeaseCheck.LIVE) -> list[Call]:
+    """The calls that write these results, at most two; each answers with the ids that were settled."""
+    successes = [one for one in results if isinstance(one, Succeeded)]
+    ends = [one for one in results if isinstance(one, Ended)]
+    calls: list[Call] = []
+    if successes:
+        calls.append((SETTLE_SUCCEEDED, succeeded_parameters(successes)))
+    if ends:
+        calls.append((SETTLE_ENDED, ended_parameters(ends, lease_check)))
+    return calls
+
+
 def settle_jobs(
     connection: AnyConnection,
     results: Sequence[Succeeded | Ended],
@@ -333,16 +346,17 @@ def settle_jobs(
     Raises TransactionRequired, TerminalCompletionUnsupportedIsolation and WorkflowReleaseConflict for workflow jobs.
     """
     ledger = borrow(connection)
+    calls = settle_calls(results, lease_check)
     runs = runs_to_lock(results)
-    if runs:
-        lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)
-    settled: set[str] = set()
-    successes = [one for one in results if isinstance(one, Succeeded)]
-    ends = [one for one in results if isinstance(one, Ended)]
-    if successes:
-        settled.update(row[0] for row in ledger.fetch(SETTLE_SUCCEEDED, succeeded_parameters(successes)))
-    if ends:
-        settled.update(row[0] for row in ledger.fetch(SETTLE_ENDED, ended_parameters(ends, lease_check)))
-    if runs:
-        advance_after_jobs(ledger, [one.job_id for one in results if one.workflow_run_id and one.job_id in settled])
+    if not runs:
+        return _ids(ledger.fetch_each(calls))
+    of_runs = [one.job_id for one in results if ends_a_step(one)]
+    answers = ledger.fetch_each([lock_call(ledger, runs), *calls, advance_call(ledger, of_runs)])
+    locked_runs(answers, unsupported=TerminalCompletionUnsupportedIsolation)
+    settled = _ids(islice(answers, len(calls)))
+    propagate(ledger, next(answers))
     return settled
+
+
+def _ids(answers: Iterable[list[Row]]) -> set[str]:
+    return {row[0] for answer in answers for row in answer}

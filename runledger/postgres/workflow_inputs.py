@@ -1,12 +1,14 @@
 """What a job of a workflow run needs besides what every claim returns: the key of its step, and its inputs.
 
-Asked in a statement of its own, for claimed workflow jobs only, so that the hot claim of plain jobs stays as it is.
-Outputs of steps that have ended never change, so it does not matter when it is asked.
+A worker that runs steps claims with it. One that ran plain jobs asks in a statement of its own when a claim brings the
+first steps, so that the hot claim of plain jobs stays as it is. Outputs of steps that have ended never change, so it
+does not matter when it is asked.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Text, Uuid, case, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, Text, Uuid, case, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from runledger.core.gate import DECODE_LIMIT
@@ -31,23 +33,33 @@ _prerequisite = (
     .lateral("prerequisite")
 )
 _is_small = func.sum(func.pg_column_size(_prerequisite.c.output)) <= literal_column(str(DECODE_LIMIT))
-_inputs = (
-    select(
-        case(
-            (_is_small, as_text(func.jsonb_object_agg(_prerequisite.c.step_key, _prerequisite.c.output))),
-            (func.count() > ZERO, cast(func.to_jsonb(cast(constant(TOO_LARGE), Text)), Text)),
+
+
+def step_key_of(step_id: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The key of the step with this id."""
+    return select(_step.step_key).where(_step.id == step_id).scalar_subquery()
+
+
+def inputs_of(step_id: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The outputs of the prerequisites of the step with this id, by step key, as the text of a JSON object."""
+    return (
+        select(
+            case(
+                (_is_small, as_text(func.jsonb_object_agg(_prerequisite.c.step_key, _prerequisite.c.output))),
+                (func.count() > ZERO, cast(func.to_jsonb(cast(constant(TOO_LARGE), Text)), Text)),
+            )
         )
+        .select_from(workflow_step_dependencies.join(_prerequisite, TRUE))
+        .where(_edge.dependent_step_id == step_id)
+        .scalar_subquery()
     )
-    .select_from(workflow_step_dependencies.join(_prerequisite, TRUE))
-    .where(_edge.dependent_step_id == _step.id)
-    .correlate(workflow_steps)
-    .scalar_subquery()
-)
+
+
 SELECT_INPUTS = Statement(
     "select_inputs_of_claimed",
-    select(as_text(job_queue.c.id), _step.step_key, _inputs)
-    .select_from(job_queue.join(workflow_steps, _step.id == job_queue.c.workflow_step_id))
-    .where(job_queue.c.id == any_of_few("job_ids", Uuid)),
+    select(
+        as_text(job_queue.c.id), step_key_of(job_queue.c.workflow_step_id), inputs_of(job_queue.c.workflow_step_id)
+    ).where(job_queue.c.id == any_of_few("job_ids", Uuid)),
 )
 
 

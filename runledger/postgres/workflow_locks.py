@@ -4,7 +4,7 @@ Several runs are locked in the order of their ids, in one statement, so two batc
 each other and never in a circle. Inserting steps is not held up by it (FOR NO KEY UPDATE).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import ColumnElement, Interval, Uuid, case, cast, func, literal_column, or_, select
@@ -14,7 +14,7 @@ from runledger.core.workflow_errors import WorkflowReleaseConflict, WorkflowUnsu
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.expressions import TRUE, any_of_few, as_text, constant
 from runledger.postgres.idempotency import IS_READ_COMMITTED
-from runledger.postgres.statements import Statement
+from runledger.postgres.statements import Call, Row, Statement
 from runledger.postgres.tables import workflow_runs
 
 LONGEST_WAIT = "5s"
@@ -72,10 +72,20 @@ def lock_runs(
     Raises TransactionRequired in autocommit, ``unsupported`` when the transaction is not READ COMMITTED, before any
     lock, and WorkflowReleaseConflict when somebody held a run for longer than five seconds.
     """
+    return locked_runs(ledger.fetch_each([lock_call(ledger, run_ids)]), unsupported=unsupported)
+
+
+def lock_call(ledger: LedgerConnection, run_ids: Collection[str]) -> Call:
+    """The call of ``lock_runs``, to be made together with others; its answer goes to ``locked_runs``."""
     if ledger.is_autocommit:
         raise TransactionRequired("open a transaction: what happens to a workflow run commits together")
+    return LOCK_RUNS, {"run_ids": sorted(set(run_ids))}
+
+
+def locked_runs(answers: Iterator[list[Row]], *, unsupported: type[WorkflowUnsupportedIsolation]) -> list[str]:
+    """What ``lock_runs`` says, from the next of ``answers``."""
     try:
-        is_read_committed, locked, _ = ledger.fetch(LOCK_RUNS, {"run_ids": sorted(set(run_ids))})[0]
+        is_read_committed, locked, _ = next(answers)[0]
     except LockNotAvailable as error:
         message = "another transaction held the workflow run for too long; try again"
         raise WorkflowReleaseConflict(message, error.internal_message) from None

@@ -31,7 +31,7 @@ from runledger.postgres.expressions import (
     parameter,
     rows_of,
 )
-from runledger.postgres.statements import Statement
+from runledger.postgres.statements import Call, Row, Statement
 from runledger.postgres.tables import job_queue, job_ready, workflow_runs, workflow_step_dependencies, workflow_steps
 from runledger.postgres.workflow_cascade import cancel_behind
 from runledger.postgres.workflow_counts import (
@@ -284,21 +284,27 @@ def advance_after_jobs(ledger: LedgerConnection, job_ids: Collection[str]) -> No
     and has written the ends of the jobs.
     """
     if job_ids:
-        _propagate(ledger, ledger.fetch(ADVANCE_JOBS, {"job_ids": plain_array(job_ids), "schema": ledger.schema}))
+        propagate(ledger, ledger.fetch(*advance_call(ledger, job_ids)))
+
+
+def advance_call(ledger: LedgerConnection, job_ids: Collection[str]) -> Call:
+    """The call of ``advance_after_jobs``, to be made together with others; its answer goes to ``propagate``. Jobs that
+    have not ended, or whose steps have ended before, change nothing."""
+    return ADVANCE_JOBS, {"job_ids": plain_array(job_ids), "schema": ledger.schema}
 
 
 def advance_after_steps(ledger: LedgerConnection, step_ids: Collection[str]) -> None:
     """The same for steps whose end is written and counted."""
     if step_ids:
-        _propagate(ledger, ledger.fetch(ADVANCE_STEPS, {"step_ids": plain_array(step_ids), "schema": ledger.schema}))
+        propagate(ledger, ledger.fetch(ADVANCE_STEPS, {"step_ids": plain_array(step_ids), "schema": ledger.schema}))
 
 
 def release_free_steps(ledger: LedgerConnection, run_id: str) -> None:
     """Every blocked step of the run that waits for nothing has been released, or cancelled when it never can be."""
-    _propagate(ledger, ledger.fetch(RELEASE_FREE, {"run_id": run_id, "schema": ledger.schema}))
+    propagate(ledger, ledger.fetch(RELEASE_FREE, {"run_id": run_id, "schema": ledger.schema}))
 
 
-def _propagate(ledger: LedgerConnection, rows: list[Any]) -> None:
+def propagate(ledger: LedgerConnection, rows: list[Row]) -> None:
     """What ended without running is consumed by its dependents too. One round cancels all that is hopeless; a further
     one follows only when a step that was released by it lacks an input."""
     for _ in range(MOST_ROUNDS):

@@ -7,20 +7,17 @@ those that had been written come back as not settled, and the attempts tell that
 import logging
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
 
 from runledger.core.errors import LockNotAvailable, RunledgerError, UnavailableError
 from runledger.core.jobs import ClaimedJob
-from runledger.core.results import Ended, LeaseCheck, Succeeded, runs_to_lock
+from runledger.core.results import Ended, Succeeded, runs_to_lock
 from runledger.core.states import Outcome
-from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation, WorkflowReleaseConflict
-from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
+from runledger.core.workflow_errors import WorkflowReleaseConflict
+from runledger.postgres.claim import CLAIM_JOBS, CLAIM_STEPS, claim_parameters
 from runledger.postgres.leases import stored_attempts
-from runledger.postgres.settle import SETTLE_ENDED, SETTLE_SUCCEEDED, ended_parameters, succeeded_parameters
-from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.postgres.settle import settle_calls, settle_jobs
+from runledger.postgres.statements import Call, Parameters, Row
 from runledger.postgres.workflow_inputs import add_inputs
-from runledger.postgres.workflow_locks import lock_runs
-from runledger.postgres.workflow_steps import advance_after_jobs
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox, Waiting
@@ -31,9 +28,6 @@ LOCKED_AGAIN_SECONDS = 5.0
 """Pause before an outcome whose lease somebody has locked is tried again; a try waits for the lock at most a second."""
 
 _STILL_LOCKED = LockNotAvailable("a lease is locked by somebody else")
-
-
-Call: TypeAlias = tuple[Statement, Parameters]
 
 
 class Exchange:
@@ -59,23 +53,25 @@ class Exchange:
         self._lease_ttl_seconds = lease_ttl_seconds
         self._locked: list[Waiting] = []
         self._locked_again_at = 0.0
+        self._expects_steps = False
         self._shallows = Shallows(link, job_types)
 
     def settle(self) -> None:
         """Every waiting outcome is written, or was refused because its lease is lost."""
         if len(self._outbox):
-            self._run([], 0)
+            self._run([])
 
     def settle_and_claim(self, limit: int) -> list[ClaimedJob]:
         """The same, and up to ``limit`` jobs are leased to this worker in the same commit."""
         self._try_the_locked()
         calls: list[Call] = []
         if limit > 0 and self._job_types:
-            calls.append((CLAIM_JOBS, self._claim(limit)))
+            calls.append((CLAIM_STEPS if self._expects_steps else CLAIM_JOBS, self._claim(limit)))
         began_at = time.monotonic()
-        jobs = [ClaimedJob(*row) for row in self._run(calls, len(calls))]
+        jobs = [ClaimedJob(*row) for row in self._run(calls)]
         self._shallows.learn(time.monotonic() - began_at)
-        if any(job.workflow_run_id is not None for job in jobs):
+        is_informed, self._expects_steps = self._expects_steps, any(job.workflow_run_id for job in jobs)
+        if self._expects_steps and not is_informed:
             with self._link.autocommit() as ledger:
                 add_inputs(ledger, jobs)
         return jobs
@@ -90,14 +86,14 @@ class Exchange:
             waterlines=self._shallows.waterlines(),
         )
 
-    def _run(self, claim: list[Call], claims: int) -> list[Row]:
+    def _run(self, claims: list[Call]) -> list[Row]:
+        """What waits is written and the claim made; the rows of the claim."""
         with self._link.lock:
             waiting = self._outbox.take()
-            settles = _settles(waiting)
-            if not settles and not claim:
+            if not waiting and not claims:
                 return []
             try:
-                answers = self._send(waiting, settles, claim)
+                settled, claimed = self._send(waiting, claims)
             except UnavailableError as error:
                 if isinstance(error, LockNotAvailable) and waiting:
                     self._settle_one_by_one(waiting, error)
@@ -107,24 +103,22 @@ class Exchange:
             except RunledgerError as error:
                 self._settle_one_by_one(waiting, error)
                 return []
-        settled = {row[0] for answer in answers[: len(settles)] for row in answer}
         self._announcer.note(waiting, settled)
         self._report_lost([one for one in waiting if one.end.job_id not in settled])
-        return answers[-1] if claims else []
+        return claimed
 
-    def _send(self, waiting: list[Waiting], settles: list[Call], claim: list[Call]) -> list[list[Row]]:
-        """The answers of all statements, committed together. Plain jobs take one round trip; when jobs of workflow runs
-        end, their runs are locked first and advance before the claim, which must be the last to lock anything."""
-        runs = runs_to_lock(one.end for one in waiting)
-        if not runs:
-            return self._link.run_together(*settles, *claim)
-        with self._link.transaction() as ledger:
-            lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)
-            answers = [ledger.fetch(*call) for call in settles]
-            settled = {row[0] for answer in answers for row in answer}
-            of_runs = [one.end.job_id for one in waiting if one.end.workflow_run_id and one.end.job_id in settled]
-            advance_after_jobs(ledger, of_runs)
-            return answers + [ledger.fetch(*call) for call in claim]
+    def _send(self, waiting: list[Waiting], claims: list[Call]) -> tuple[set[str], list[Row]]:
+        """The ids that were settled and the rows of the claim, committed together. Plain jobs take one round trip; when
+        jobs of workflow runs end, their runs are locked first and advance before the claim, which must be the last to
+        lock anything: two."""
+        ends = [one.end for one in waiting]
+        if not runs_to_lock(ends):
+            answers = self._link.run_together(*settle_calls(ends), *claims)
+            claimed = answers.pop() if claims else []
+            return {row[0] for answer in answers for row in answer}, claimed
+        with self._link.pipelined() as ledger:
+            settled = settle_jobs(ledger, ends)
+            return settled, ledger.fetch(*claims[0]) if claims else []
 
     def _settle_one_by_one(self, waiting: list[Waiting], refusal: RunledgerError) -> None:
         """The database refuses something in the batch. Each outcome is tried alone, so that one which cannot be stored
@@ -135,7 +129,7 @@ class Exchange:
             raise refusal
         for position, one in enumerate(waiting):
             try:
-                [answer] = self._send([one], _settles([one]), [])
+                settled, _ = self._send([one], [])
             except (LockNotAvailable, WorkflowReleaseConflict) as error:
                 self._set_aside(one, error)
                 continue
@@ -145,8 +139,8 @@ class Exchange:
             except RunledgerError as error:
                 _log_refused(one, error)
                 continue
-            if answer:
-                self._announcer.note([one], {one.end.job_id})
+            if settled:
+                self._announcer.note([one], settled)
             else:
                 self._report_lost([one])
 
@@ -199,14 +193,3 @@ def _log_refused(one: Waiting, error: RunledgerError) -> None:
 
 def _outcome_of(end: Succeeded | Ended) -> Outcome:
     return Outcome.SUCCEEDED if isinstance(end, Succeeded) else end.outcome
-
-
-def _settles(waiting: list[Waiting]) -> list[Call]:
-    successes = [one.end for one in waiting if isinstance(one.end, Succeeded)]
-    ends = [one.end for one in waiting if isinstance(one.end, Ended)]
-    calls: list[Call] = []
-    if successes:
-        calls.append((SETTLE_SUCCEEDED, succeeded_parameters(successes)))
-    if ends:
-        calls.append((SETTLE_ENDED, ended_parameters(ends, LeaseCheck.LIVE)))
-    return calls

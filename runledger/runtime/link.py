@@ -19,8 +19,8 @@ from psycopg import sql
 from runledger.core.errors import DatabaseUnavailable, InternalError, RunledgerError
 from runledger.database.database import connect
 from runledger.database.settings import CONNECT_TIMEOUT_SECONDS, connection_info, target_of
-from runledger.postgres.connection import PsycopgConnection
-from runledger.postgres.statements import Parameters, Row, Statement
+from runledger.postgres.connection import PipelinedConnection, PsycopgConnection
+from runledger.postgres.statements import Call, Row
 from runledger.postgres.violations import error_for
 from runledger.runtime.watchdog import RoundTripWatchdog
 
@@ -31,6 +31,12 @@ ECHO_SECONDS = 1.0
 LONGEST_AGE_SECONDS = 1_800.0
 """A connection is replaced after half an hour, so that a fleet follows a failover and a changed role."""
 
+SLOW_SECONDS = 0.010
+PLANS_LAST_SECONDS = 2.0
+"""A plan is kept until the server analyses the tables again, a minute or more. One that was made while a table had
+a few rows may read all of it for each row of a batch once it has many. So plans are made anew, at most this often,
+after a use that took longer than the other bound: by then the server sees how large the tables have become."""
+
 
 class DatabaseLink:
     """The connection of one process. The lock is held for every use, because the attendant thread shares it."""
@@ -38,7 +44,8 @@ class DatabaseLink:
     def __init__(self, url: str, schema: str, role: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._timeout_seconds = timeout_seconds
         self._watchdog: RoundTripWatchdog | None = None
-        self._opened_at = 0.0
+        self._opened_at = self._planned_at = 0.0
+        self._is_slow = False
         self._conninfo = connection_info(
             url, f"runledger:{role}", connect_timeout_seconds=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS)
         )
@@ -62,7 +69,7 @@ class DatabaseLink:
         with self._using() as driver:
             yield PsycopgConnection(driver, self.schema)
 
-    def run_together(self, *calls: tuple[Statement, Parameters]) -> list[list[Row]]:
+    def run_together(self, *calls: Call) -> list[list[Row]]:
         """All statements in one transaction and one round trip; answers in their order."""
         with self._using() as driver:
             if len(calls) == 1:
@@ -73,6 +80,21 @@ class DatabaseLink:
                     driver.execute(statement.text(self.schema).encode(), parameters) for statement, parameters in calls
                 ]
             return [cursor.fetchall() for cursor in cursors]
+
+    @contextlib.contextmanager
+    def pipelined(self) -> Iterator[PipelinedConnection]:
+        """A transaction that is begun with the first statements and committed with the last ones; those that are made
+        together take one round trip. Rolled back when the block raises."""
+        with self._using() as driver:
+            try:
+                with driver.pipeline():
+                    driver.execute(b"BEGIN")
+                    yield PipelinedConnection(driver, self.schema)
+                    driver.execute(b"COMMIT")
+            except BaseException:
+                with contextlib.suppress(psycopg.Error):
+                    driver.rollback()
+                raise
 
     def pause_seconds(self) -> float:
         """How long to wait before the next try: full jitter below a bound that doubles with each failure."""
@@ -126,7 +148,9 @@ class DatabaseLink:
             driver = self._open()
             watchdog = self._watched()
             watchdog.arm(driver.fileno(), self._timeout_seconds)
+            began_at = time.monotonic()
             try:
+                self._refresh_plans(driver, began_at)
                 yield driver
             except DatabaseUnavailable:
                 self._break()
@@ -142,7 +166,14 @@ class DatabaseLink:
                 raise translated from None
             finally:
                 watchdog.disarm()
+            self._is_slow = time.monotonic() - began_at > SLOW_SECONDS
             self._failures = 0
+
+    def _refresh_plans(self, driver: psycopg.Connection[Any], now: float) -> None:
+        """Plans that may have been made for smaller tables are forgotten; the next use of a statement makes its own."""
+        if self._is_slow and now - self._planned_at > PLANS_LAST_SECONDS and driver.prepare_threshold == 0:
+            driver.execute(b"DISCARD PLANS")
+            self._planned_at = now
 
     def _watched(self) -> RoundTripWatchdog:
         if self._watchdog is None:
@@ -157,7 +188,7 @@ class DatabaseLink:
             self.is_listening = False
             try:
                 self._driver = self._connect()
-                self._opened_at = time.monotonic()
+                self._opened_at = self._planned_at = time.monotonic()
             except DatabaseUnavailable:
                 self._failures += 1
                 raise

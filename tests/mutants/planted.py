@@ -58,15 +58,15 @@ MUTANTS = [
     Mutant(
         "a settled run is not locked",
         SETTLE,
-        "        lock_runs(ledger, runs, unsupported=TerminalCompletionUnsupportedIsolation)",
-        "        pass",
+        "lock_call(ledger, runs), *calls",
+        "lock_call(ledger, []), *calls",
         "tests/postgres/test_workflow_races.py tests/postgres/test_workflow_runs.py",
     ),
     Mutant(
         "a run does not advance",
         SETTLE,
-        "    if runs:\n        advance_after_jobs",
-        "    if False:\n        advance_after_jobs",
+        "advance_call(ledger, of_runs)",
+        "advance_call(ledger, [])",
         "tests/postgres/test_workflow_runs.py",
     ),
     Mutant(

@@ -80,6 +80,7 @@ OF_THE_ENQUEUER = {
 BEYOND_THE_ENQUEUER = {
     "cancel_job",
     "claim_jobs",
+    "claim_steps",
     "find_waterlines",
     "list_dead_letters",
     "list_job_attempts",
@@ -119,6 +120,7 @@ BEYOND_THE_OPERATOR = {
     "announce_listener",
     "announce_workers",
     "claim_jobs",
+    "claim_steps",
     "insert_job_log",
     "look_at_metrics",
     "prune_metrics",

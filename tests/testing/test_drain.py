@@ -57,7 +57,9 @@ def refuses(context: JobContext, payload: dict[str, Any]) -> None:
     raise JobFailure.terminal("test.refused", "never")
 
 
-catalog.schedule("every-hour", cron="0 * * * *", job_type="test.echo", payload={"from": "schedule"})
+hourly = JobCatalog()
+hourly.job("test.echo")(echo)
+hourly.schedule("every-hour", cron="0 * * * *", job_type="test.echo", payload={"from": "schedule"})
 
 
 @pytest.fixture
@@ -104,9 +106,10 @@ def test_a_retry_is_due_after_its_delay(ledger: LedgerForTests) -> None:
 
 
 def test_a_schedule_fires_for_each_hour_that_passes(ledger: LedgerForTests) -> None:
+    ledger.sync(hourly)
     for hour in range(1, 4):
         ledger.travel(hours=1)
-        assert len(ledger.drain(catalog)) == 1, f"hour {hour}"
+        assert len(ledger.drain(hourly)) == 1, f"hour {hour}"
 
     assert calls[0]["from"] == "schedule"
 
