@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from runledger.core.errors import RunledgerError, UnavailableError
 from runledger.core.results import Ended
 from runledger.core.states import Outcome
-from runledger.postgres.expressions import WAKE_CHANNEL
 from runledger.postgres.leases import held_leases, renew_leases
-from runledger.postgres.listeners import announce_listener, withdraw_listener
 from runledger.postgres.promote import LARGEST_PROMOTION, promote_due_jobs
 from runledger.postgres.recovery import Recovered, settle_dead_worker
 from runledger.postgres.settle import settle_jobs
@@ -29,22 +27,13 @@ from runledger.runtime.prefetch import STALE_SECONDS
 from runledger.runtime.registry import Registry
 from runledger.runtime.slots import Slot, SlotState
 from runledger.runtime.tally import Tally
+from runledger.runtime.wakeups import WakeUps
 
 PROMOTE_EVERY_SECONDS = 0.5
 CHECK_EVERY_SECONDS = 0.5
 """How often running attempts are compared with their leases: a cancel reaches a handler within twice that."""
 
 TAKE_OVER_SECONDS = 2.0
-LISTEN_SECONDS = 30.0
-LISTEN_AGAIN_SECONDS = 300.0
-"""Pause after an echo that did not come: a pooler stands in between, and polling does the work."""
-
-IDLE_SECONDS = 3.0
-"""A host counts as idle for so long after a worker was seen idle: one that happens to look, or to run a short job, at
-this very moment is no reason to stop listening for a second."""
-
-BUSY_JOBS_PER_SECOND = 200.0
-"""Above this rate a host looks for itself often enough; notifications would only cost."""
 
 
 class Keeper:
@@ -65,17 +54,14 @@ class Keeper:
         self._link = link
         self._slots = slots
         self._obituaries = obituaries
-        self._wake_pipes = wake_pipes
+        self._wake_ups = WakeUps(link, slots, wake_pipes, host_id=host_id)
         self._registry = registry
         self._host_id = host_id
         self._config = config
         self._tally = tally
         self._unread = b""
         self._dead: list[Obituary] = []
-        self._renew_at = self._promote_at = self._check_at = self._listen_at = 0.0
-        self._announced_at = self._idle_until = 0.0
-        self._is_listening = False
-        self._jobs_done = (time.monotonic(), 0)
+        self._renew_at = self._promote_at = self._check_at = 0.0
         self._given_back: set[int] = set()
         self._unclaimed: set[int] = set()
         """Leases of live workers that no slot knows: the answer to their claim was lost, or the database refused their
@@ -91,21 +77,22 @@ class Keeper:
             self._renew_at = now + self._config.lease_ttl_seconds / 3  # only now: one that failed is tried again
         self._settle_the_dead()
         if self.is_stopping and not self._dead:
-            self._withdraw()
+            self._wake_ups.withdraw()
             self._registry.withdraw()
             return None
-        self._pass_on_notifications()  # before what may wait for the database
+        self._wake_ups.pass_on()  # before what may wait for the database
         if now >= self._promote_at:
             self._promote(now)
         if now >= self._check_at:
             self._check_at = now + CHECK_EVERY_SECONDS
             self._check_running()
-        if now >= self._listen_at:
-            self._listen_at = now + 1.0
-            self._listen_or_not(now)
-        self._pass_on_notifications()  # those that came with the answers to the statements above
+        if not self.is_stopping:
+            self._wake_ups.look_when_due(now)
+        self._wake_ups.pass_on()  # those that came with the answers to the statements above
         self._registry.tell_when_due([self.worker_id(slot) for slot in self._slots])
-        return max(0.0, min(self._renew_at, self._promote_at, self._check_at, self._listen_at) - time.monotonic())
+        return max(
+            0.0, min(self._renew_at, self._promote_at, self._check_at, self._wake_ups.look_at) - time.monotonic()
+        )
 
     def worker_id(self, slot: Slot) -> str:
         return worker_id(self._host_id, slot.index, slot.incarnation)
@@ -132,7 +119,7 @@ class Keeper:
             )
             if recovered.retried or recovered.released:
                 self._promote_at = 0.0
-                self._wake_idle()
+                self._wake_ups.wake_idle()
 
     def _settle(self, dead: Obituary) -> Recovered:
         """A worker whose leases the database refuses to settle must not keep the living from being renewed: its leases
@@ -241,7 +228,7 @@ class Keeper:
             ]
             settle_jobs(ledger, ends)
         self._given_back.update(tokens)
-        self._wake_idle()
+        self._wake_ups.wake_idle()
 
     # -- what is due ----------------------------------------------------------------------------------------
 
@@ -249,69 +236,16 @@ class Keeper:
         with self._link.autocommit() as ledger:
             promotion = promote_due_jobs(ledger)
         if promotion.has_ready:
-            self._wake_idle()
+            self._wake_ups.wake_idle()
         wait = min(PROMOTE_EVERY_SECONDS, self._config.poll_interval_seconds)
         if promotion.next_due_seconds is not None:
             wait = min(wait, promotion.next_due_seconds + 0.001)
         self._promote_at = now + (0.0 if promotion.promoted >= LARGEST_PROMOTION else wait)
 
-    # -- wake-ups -------------------------------------------------------------------------------------------
-
-    def _listen_or_not(self, now: float) -> None:
-        done = sum(slot.jobs_done for slot in self._slots)
-        since, before = self._jobs_done
-        rate = max(0, done - before) / max(now - since, 0.001)
-        self._jobs_done = (now, done)
-        if any(slot.state is SlotState.IDLE for slot in self._slots):
-            self._idle_until = now + IDLE_SECONDS
-        if now < self._idle_until and rate < BUSY_JOBS_PER_SECOND and not self.is_stopping:
-            self._announce(now)
-        elif self._is_listening:
-            self._withdraw()
-
-    def _announce(self, now: float) -> None:
-        if self._is_listening and self._link.is_listening and now < self._announced_at + LISTEN_SECONDS / 3:
-            return
-        if not self._link.listen(WAKE_CHANNEL):
-            self._listen_at = now + LISTEN_AGAIN_SECONDS
-            log(logging.WARNING, "listener.unavailable", reason="no notification came back; polling instead")
-            return
-        with self._link.autocommit() as ledger:
-            announce_listener(ledger, self._host_id, listen_seconds=LISTEN_SECONDS)
-        self._announced_at = now
-        if not self._is_listening:
-            self._is_listening = True
-            self._wake_idle()
-
-    def _withdraw(self) -> None:
-        if not self._is_listening:
-            return
-        self._is_listening = False
-        try:
-            with self._link.autocommit() as ledger:
-                withdraw_listener(ledger, self._host_id)
-        except RunledgerError as error:
-            log(logging.INFO, "listener.not_withdrawn", code=error.code)  # its row ends by itself
-
-    def _pass_on_notifications(self) -> None:
-        if self._is_listening and self._link.schema in self._link.take_notifications():
-            self._wake_idle()
-
-    def _wake_idle(self) -> None:
-        for slot in self._slots:
-            if slot.state is SlotState.IDLE:
-                wake(self._wake_pipes[slot.index])
-
 
 def worker_id(host_id: str, slot_index: int, incarnation: int) -> str:
     """Unique for each process that ever lived: names are not reused, so an old lease is never taken for a new one."""
     return f"{host_id}.{slot_index}.{incarnation}"
-
-
-def wake(pipe: int) -> None:
-    """Whoever waits on the pipe looks again; when it is full, enough wake-ups wait already."""
-    with contextlib.suppress(BlockingIOError):
-        os.write(pipe, b"w")
 
 
 def _is_gone(pid: int, seconds: float) -> bool:

@@ -18,7 +18,7 @@ from runledger import DatabaseUnavailable, JobStatus, Outcome, Scope
 from runledger.core.jobs import ClaimedJob
 from runledger.postgres.operations import cancel_job
 from runledger.postgres.settle import settle_jobs
-from runledger.runtime import keeper
+from runledger.runtime import wakeups
 from runledger.runtime.obituary import Obituary
 from runledger.runtime.slots import SlotState
 from runledger.runtime.tally import Tally, TallyBoard
@@ -388,6 +388,22 @@ def test_a_host_without_idle_workers_announces_nothing(connection: Connection, m
     assert connection.execute("SELECT host_id FROM runledger.job_listeners").fetchall() == []
 
 
+def test_a_host_listens_as_soon_as_it_is_idle(connection: Connection, make_keeper: MakeKeeper) -> None:
+    bench = make_keeper()
+    [slot] = bench.slots
+    bench.live_in(slot, state=SlotState.BUSY)
+    pause = bench.keeper.tick()
+    assert pause is not None
+    assert pause <= wakeups.LOOK_EVERY_SECONDS
+    slot.turn(SlotState.IDLE, time.monotonic_ns())
+
+    def is_listening() -> bool:
+        bench.keeper.tick()
+        return connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
+
+    assert until(is_listening, within=wakeups.STAY_SECONDS / 2, what="the announcement")
+
+
 def test_a_moment_without_idle_workers_is_no_reason_to_withdraw(
     connection: Connection, make_keeper: MakeKeeper
 ) -> None:
@@ -397,10 +413,10 @@ def test_a_moment_without_idle_workers_is_no_reason_to_withdraw(
     bench.keeper.tick()
     slot.turn(SlotState.BUSY, time.monotonic_ns())
 
-    bench.keeper._listen_or_not(time.monotonic())
+    bench.keeper._wake_ups.look_when_due(time.monotonic() + wakeups.STAY_SECONDS)
     assert connection.execute("SELECT host_id FROM runledger.job_listeners").fetchall() == [("test",)]
 
-    bench.keeper._listen_or_not(time.monotonic() + keeper.IDLE_SECONDS)
+    bench.keeper._wake_ups.look_when_due(time.monotonic() + wakeups.STAY_SECONDS + wakeups.IDLE_SECONDS)
     assert connection.execute("SELECT host_id FROM runledger.job_listeners").fetchall() == []
 
 
