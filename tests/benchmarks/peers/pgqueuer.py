@@ -28,8 +28,8 @@ class PgQueuerAdapter(Adapter):
         self.loop.run_until_complete(self.queries.enqueue("nothing", json.dumps(PAYLOAD).encode()))
 
     def many(self, count: int) -> None:
-        data = json.dumps(PAYLOAD).encode()
-        self.loop.run_until_complete(self.queries.enqueue(["nothing"] * count, [data] * count, [0] * count))
+        data = [json.dumps(PAYLOAD).encode() for _ in range(count)]
+        self.loop.run_until_complete(self.queries.enqueue(["nothing"] * count, data, [0] * count))
 
     def work(self, concurrency: int) -> None:
         uvloop.run(_work(self.url, concurrency))
