@@ -508,6 +508,25 @@ FROM identified
 WHERE (identified.id IN (SELECT recorded.id
 FROM recorded)) IS true ORDER BY identified.ordinal;
 
+/* runledger:enqueue_plain */ WITH requested AS
+(SELECT 1 AS ordinal, CAST(%(job_type)s AS TEXT) AS job_type, CAST(%(payload)s AS TEXT) AS payload, CAST(NULL AS UUID) AS organization_id, CAST(NULL AS INTEGER) AS priority, CAST(NULL AS INTEGER) AS max_attempts, CAST(NULL AS INTEGER) AS timeout_seconds, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS next_run_at, CAST(NULL AS DOUBLE PRECISION) AS delay_seconds, CAST(NULL AS TEXT) AS idempotency_key, CAST(NULL AS DOUBLE PRECISION) AS idempotency_ttl_seconds, CAST(NULL AS TEXT) AS snapshot, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS expires_at, CAST(NULL AS TEXT) AS tags, CAST(NULL AS TEXT) AS headers),
+identified AS MATERIALIZED
+(SELECT runledger.uuidv7() AS id, requested.ordinal AS ordinal, requested.job_type AS job_type, CAST(requested.payload AS JSONB) AS payload, requested.organization_id AS organization_id, coalesce(requested.priority, runledger.job_definitions.default_priority) AS priority, coalesce(requested.max_attempts, runledger.job_definitions.max_attempts) AS max_attempts, coalesce(requested.timeout_seconds, runledger.job_definitions.default_timeout_seconds) AS timeout_seconds, coalesce(requested.next_run_at, now() + requested.delay_seconds * interval '1 second', now()) AS next_run_at, requested.idempotency_key AS idempotency_key, now() + requested.idempotency_ttl_seconds * interval '1 second' AS idempotency_expires_at, CAST(requested.snapshot AS JSONB) AS enqueue_request, requested.expires_at AS expires_at, CAST(requested.tags AS TEXT[]) AS tags, CAST(requested.headers AS JSONB) AS headers
+FROM requested JOIN runledger.job_definitions ON runledger.job_definitions.job_type = requested.job_type
+WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
+recorded AS
+(INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
+FROM identified ORDER BY identified.ordinal RETURNING runledger.job_queue.id),
+readied AS
+(INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
+FROM identified
+WHERE true ORDER BY identified.ordinal)
+ SELECT identified.ordinal, CAST(identified.id AS TEXT) AS id, CASE WHEN (EXISTS (SELECT 1
+FROM runledger.job_listeners
+WHERE runledger.job_listeners.listening_until > clock_timestamp())) THEN CAST(pg_notify('runledger_wake', CAST(%(schema)s AS TEXT)) AS TEXT) END AS anon_1
+FROM identified
+WHERE true ORDER BY identified.ordinal;
+
 /* runledger:enqueue_workflow_run */ WITH run AS
 (INSERT INTO runledger.workflow_runs (workflow_type, organization_id, metadata, headers, idempotency_key, enqueue_request, active_key, holds_active_key, result_step_key, step_count, unfinished_count) SELECT CAST(%(workflow_type)s AS TEXT) AS anon_1, CAST(%(organization_id)s AS UUID) AS anon_2, CAST(CAST(%(metadata)s AS TEXT) AS JSONB) AS anon_3, CAST(CAST(%(headers)s AS TEXT) AS JSONB) AS anon_4, CAST(%(idempotency_key)s AS TEXT) AS anon_5, CAST(CAST(%(snapshot)s AS TEXT) AS JSONB) AS anon_6, CAST(%(active_key)s AS TEXT) AS anon_7, CAST(%(active_key)s AS TEXT) IS NOT NULL AS anon_8, CAST(%(result_step_key)s AS TEXT) AS anon_9, CAST(%(step_count)s AS INTEGER) AS anon_10, CAST(%(step_count)s AS INTEGER) AS anon_11
 WHERE NOT (EXISTS (SELECT wanted.job_type

@@ -96,7 +96,8 @@ class PsycopgConnection(LedgerConnection):
     def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         with self.driver.cursor(row_factory=tuple_row) as cursor:
             cursor.execute(statement.text(self.schema).encode(), parameters, prepare=statement.is_prepared or None)
-            return cursor.fetchall() if cursor.description else []
+            result = cursor.pgresult  # asking for its description costs a tenth of an enqueue
+            return cursor.fetchall() if result is not None and result.nfields else []
 
     @contextmanager
     def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:

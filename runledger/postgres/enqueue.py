@@ -5,7 +5,8 @@ committed while it waited, and only a new statement's snapshot sees it.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    null,
     or_,
     select,
 )
@@ -82,10 +84,11 @@ WOKEN = case((HAS_IDLE_LISTENER, as_text(func.pg_notify(constant(WAKE_CHANNEL), 
 """One notification, and only while some host has said that it is idle: a busy system sends nothing."""
 
 
-def _enqueue(requested: FromClause, *, with_keys: bool) -> Any:
+def _enqueue(requested: FromClause, *, with_keys: bool, with_times: bool = True) -> Any:
     """Record and place for every requested row whose definition is enabled and whose key is free.
 
     Without keys nothing can be in the way, so nothing is asked about it: 48 B of WAL and a tenth of the cost less.
+    Without times every job is due now.
     """
     wanted = requested.c
     definitions = job_definitions.c
@@ -116,13 +119,17 @@ def _enqueue(requested: FromClause, *, with_keys: bool) -> Any:
     )
     recorded = _recorded(identified, with_keys=with_keys)
     got_in = _was_recorded(identified, recorded) if with_keys else TRUE
-    return (
+    answer = (
         select(identified.c.ordinal, as_text(identified.c.id), WOKEN)
         .where(got_in)
         .order_by(identified.c.ordinal)
         .add_cte(recorded)
-        .add_cte(_placed("readied", job_ready, identified, got_in & (identified.c.next_run_at <= NOW)))
-        .add_cte(_placed("scheduled", job_scheduled, identified, got_in & (identified.c.next_run_at > NOW)))
+    )
+    if not with_times:
+        return answer.add_cte(_placed("readied", job_ready, identified, got_in))
+    return answer.add_cte(
+        _placed("readied", job_ready, identified, got_in & (identified.c.next_run_at <= NOW)),
+        _placed("scheduled", job_scheduled, identified, got_in & (identified.c.next_run_at > NOW)),
     )
 
 
@@ -176,12 +183,26 @@ def _placed(name: str, place: Any, identified: CTE, condition: Any) -> CTE:
     )
 
 
-def _one_row() -> CTE:
-    columns = [parameter(name, type_).label(name) for name, type_ in _REQUEST_COLUMNS.items()]
+def _one_row(given: Collection[str] = _REQUEST_COLUMNS) -> CTE:
+    """What is not given is NULL, which the planner knows."""
+    columns = [
+        (parameter(name, type_) if name in given else cast(null(), type_)).label(name)
+        for name, type_ in _REQUEST_COLUMNS.items()
+    ]
     return select(ONE.label("ordinal"), *columns).cte("requested")
 
 
+_PLAIN = ("job_type", "payload")
+_OPTIONS = attrgetter(*(name for name in _REQUEST_COLUMNS if name not in _PLAIN))
+_NO_OPTIONS = (None,) * (len(_REQUEST_COLUMNS) - len(_PLAIN))
+
+
 _MANY_ROWS = rows_of("requested", **_REQUEST_COLUMNS)
+ENQUEUE_PLAIN = Statement(
+    "enqueue_plain", _enqueue(_one_row(_PLAIN), with_keys=False, with_times=False), is_prepared=True
+)
+"""One job without any option, as most are."""
+
 ENQUEUE_ONE = Statement("enqueue_one", _enqueue(_one_row(), with_keys=False), is_prepared=True)
 ENQUEUE_MANY = Statement("enqueue_many", _enqueue(_MANY_ROWS, with_keys=False))
 ENQUEUE_ONE_KEYED = Statement("enqueue_one_keyed", _enqueue(_one_row(), with_keys=True), is_prepared=True)
@@ -277,6 +298,9 @@ def _run_enqueue(ledger: LedgerConnection, requests: list[EncodedRequest]) -> li
     with_keys = any(one.idempotency_key is not None for one in requests)
     if len(requests) == 1:
         one = requests[0]
+        if _OPTIONS(one) == _NO_OPTIONS:
+            plain = {"job_type": one.job_type, "payload": one.payload, "schema": ledger.schema}
+            return ledger.fetch(ENQUEUE_PLAIN, plain)
         parameters: Parameters = {name: getattr(one, name) for name in _REQUEST_COLUMNS}
         parameters["tags"] = _tags_literal(one)
         statement = ENQUEUE_ONE_KEYED if with_keys else ENQUEUE_ONE

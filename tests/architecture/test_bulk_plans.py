@@ -63,6 +63,9 @@ def _filled_and_analysed(connection: Connection) -> None:
 
 
 def _filled_behind_the_statistics(connection: Connection) -> None:
+    """Analysed when it was full, and when it was empty; full again."""
+    _filled_and_analysed(connection)
+    connection.execute(EMPTY.encode())
     _analyse(connection)
     connection.execute(FILL.encode())
 

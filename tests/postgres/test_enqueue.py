@@ -43,6 +43,24 @@ def test_defaults_are_frozen_when_the_job_is_enqueued(connection):
     assert (job.max_attempts, job.timeout_seconds, job.priority) == (5, 300, 0)
 
 
+def test_a_request_without_options_is_stored_like_one_that_says_its_defaults(connection):
+    a_definition(connection, "mail.send", max_attempts=5, timeout_seconds=30, priority=7)
+
+    plain = enqueue_job(connection, JobRequest("mail.send", {"n": 1}))
+    explicit = enqueue_job(
+        connection, JobRequest("mail.send", {"n": 1}, max_attempts=5, timeout_seconds=30, priority=7)
+    )
+
+    columns = "to_jsonb(t) - 'id' - 'job_id' - 'created_at' - 'next_run_at'"
+    for table, key in (("job_queue", "id"), ("job_ready", "job_id")):
+        rows = [
+            scalar(connection, f"SELECT {columns} FROM runledger.{table} t WHERE {key} = '{one.job_id}'")
+            for one in (plain, explicit)
+        ]
+        assert rows[0] == rows[1]
+        assert rows[0] is not None
+
+
 def test_every_option_of_a_request_is_stored(connection):
     a_definition(connection, "mail.send")
     later = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)

@@ -67,6 +67,7 @@ WRITING = ("INSERT INTO", "UPDATE ", "DELETE FROM", "FOR SHARE", "FOR UPDATE", "
 OF_THE_ENQUEUER = {
     "enqueue_many",
     "enqueue_one",
+    "enqueue_plain",
     "enqueue_workflow_run",
     "release_expired_keys",
     "release_free_steps",
