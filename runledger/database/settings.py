@@ -39,6 +39,15 @@ def connection_info(
     return make_conninfo(**({**_DEFAULTS, "connect_timeout": timeout, "application_name": application_name} | parts))
 
 
+def count_hosts(url: str) -> int:
+    """The servers that a connection tries one after the other; 1 for an unusable URL, which tries none."""
+    try:
+        parts = _parse(url)
+    except InvalidDatabaseUrl:
+        return 1
+    return str(parts.get("hostaddr") or parts.get("host") or "").count(",") + 1
+
+
 def target_of(url: str) -> str:
     """Host and database for people: never the user's password, never options."""
     try:

@@ -9,11 +9,19 @@ import signal
 import time
 from collections.abc import Callable
 
+from runledger.database.settings import count_hosts
 from runledger.runtime.children import EXIT_CONFIGURATION, Child, resident_mb, spawn
 from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
-from runledger.runtime.obituary import write_obituary
+from runledger.runtime.obituary import ObituaryPost, write_obituary
+from runledger.runtime.pulse import STILL_SECONDS, Vigil
 from runledger.runtime.roles import (
+    ATTENDING,
+    HEALTH,
+    KEEPER,
+    REAPER,
+    SCHEDULER,
+    WORKER,
     Host,
     live_as_health,
     live_as_keeper,
@@ -23,12 +31,6 @@ from runledger.runtime.roles import (
 )
 from runledger.runtime.signals import drain
 from runledger.runtime.slots import Slot, SlotState
-
-KEEPER = "keeper"
-REAPER = "reaper"
-SCHEDULER = "scheduler"
-WORKER = "worker"
-HEALTH = "health"
 
 FAST_DEATH_SECONDS = 1.0
 MOST_FAST_DEATHS = 10
@@ -46,12 +48,13 @@ class Fleet:
     def __init__(self, host: Host, obituaries_write: int, *, with_reaper: bool, with_scheduler: bool) -> None:
         self._host = host
         self._config = host.config
-        self._obituaries_write = obituaries_write
+        self._post = ObituaryPost(host.obituaries_read, obituaries_write, host.pulses[KEEPER])
+        self._vigil = Vigil()
+        self._longest_wait_seconds = self._config.database_timeout_seconds * count_hosts(host.database_url)
         self._with_reaper = with_reaper
         self._with_scheduler = with_scheduler
         self._children: dict[int, Child] = {}
         self._incarnation = 0
-        self._unsent = b""
         self._fast_deaths: dict[str, int] = {}
         self._spawn_at: dict[str, float] = {}
         self._drained: set[int] = set()
@@ -76,7 +79,7 @@ class Fleet:
     @property
     def has_told_everything(self) -> bool:
         """Whether the keeper's pipe has taken every obituary."""
-        return not self._unsent
+        return self._post.has_told_everything
 
     def of_role(self, *roles: str) -> list[Child]:
         return [child for child in self._children.values() if child.role in roles]
@@ -97,7 +100,7 @@ class Fleet:
             if reaped:
                 self._bury(self._children.pop(pid), wait_status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
         self._reap_adopted()
-        self._send_obituaries()
+        self._post.send()
 
     def _reap_adopted(self) -> None:
         """As the first process of a container we inherit orphans; they are reaped by pid and mean nothing to us."""
@@ -120,6 +123,8 @@ class Fleet:
             if not is_clean:
                 self._report(child, slot, wait_status, cpu_seconds, max_rss_kb)
             slot.clear()
+        if child.role == KEEPER:
+            self._post.start_again()
         # what ends a process in a job is the job's doing, and says nothing about the set-up or the next start
         self.is_misconfigured = self.is_misconfigured or (status == EXIT_CONFIGURATION and not has_run_a_job)
         if not is_clean:
@@ -135,7 +140,7 @@ class Fleet:
             cpu_seconds=cpu_seconds,
             max_rss_kb=max_rss_kb,
         )
-        self._unsent += obituary.to_line()
+        self._post.add(obituary)
         signal_group(child.pid, signal.SIGKILL)
 
     def _note_death(self, child: Child, *, is_harmless: bool) -> None:
@@ -146,22 +151,25 @@ class Fleet:
         self._spawn_at[child.role] = time.monotonic() + min(LONGEST_SPAWN_PAUSE_SECONDS, 0.05 * 2**deaths)
         self.is_crash_looping = self.is_crash_looping or deaths >= MOST_FAST_DEATHS
 
-    def _send_obituaries(self) -> None:
-        """The pipe may be full while the keeper is away; the rest waits here. Nothing in this process ever blocks."""
-        with contextlib.suppress(BlockingIOError):
-            while self._unsent:
-                self._unsent = self._unsent[os.write(self._obituaries_write, self._unsent[:4_096]) :]
-
     # -- kill -----------------------------------------------------------------------------------------------
 
     def kill_the_overdue(self) -> None:
         """SIGKILL to the process group of every worker that is past its job's timeout and grace, that did not become
-        ready in time, whose loop stands still, or that outgrew its memory."""
+        ready in time, whose loop stands still, or that outgrew its memory; and to every other child that gives no sign
+        of life."""
         now = time.monotonic_ns()
         for child in self.of_role(WORKER):
             cause = self._reason_to_kill(child, now)
             if cause is not None and child.kill_cause is None:
                 self.kill(child, cause)
+        self._kill_the_still()
+
+    def _kill_the_still(self) -> None:
+        beats = {child.pid: self._host.pulses[child.role].beats for child in self.of_role(*ATTENDING)}
+        for pid, still_seconds in self._vigil.look(beats, time.monotonic()):
+            child = self._children[pid]
+            if still_seconds > STILL_SECONDS + self._longest_wait_seconds and child.kill_cause is None:
+                self.kill(child, "wedged")
 
     def kill(self, child: Child, cause: str) -> None:
         """The child and what it started end now; its leases are settled by the cause."""
@@ -185,7 +193,7 @@ class Fleet:
         """Whether the worker's loop has stood still for longer than any pause or round trip of its own can last."""
         if slot.running_token:
             return False
-        allowed = WEDGED_SECONDS + self._config.database_timeout_seconds + self._config.poll_interval_seconds * 16
+        allowed = WEDGED_SECONDS + self._longest_wait_seconds + self._config.poll_interval_seconds * 16
         return now - slot.turn_at > allowed * 1_000_000_000
 
     # -- replace --------------------------------------------------------------------------------------------
@@ -232,8 +240,7 @@ class Fleet:
 
     def start_what_is_missing(self) -> None:
         """Keeper, reaper, scheduler and a worker in every slot run, unless a start is held back after fast deaths."""
-        if not self.of_role(KEEPER):
-            self._start(KEEPER, lambda parent: live_as_keeper(self._host, parent))
+        self.start_a_missing_keeper()
         if self._with_reaper and not self.of_role(REAPER):
             self._start(REAPER, lambda parent: live_as_reaper(self._host, parent))
         if self._with_scheduler and not self.of_role(SCHEDULER):
@@ -244,6 +251,11 @@ class Fleet:
         for slot in self._host.slots:
             if slot.index not in taken and slot.index not in self._drained and not self._is_held_back(WORKER):
                 self._start_worker(slot)
+
+    def start_a_missing_keeper(self) -> None:
+        """The keeper runs, unless its start is held back."""
+        if not self.of_role(KEEPER):
+            self._start(KEEPER, lambda parent: live_as_keeper(self._host, parent))
 
     def _start_worker(self, slot: Slot) -> None:
         self._incarnation += 1

@@ -24,6 +24,7 @@ from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import Obituary
 from runledger.runtime.prefetch import STALE_SECONDS
+from runledger.runtime.pulse import Pulse
 from runledger.runtime.registry import Registry
 from runledger.runtime.slots import Slot, SlotState
 from runledger.runtime.tally import Tally
@@ -50,10 +51,12 @@ class Keeper:
         host_id: str,
         config: JobsConfig,
         tally: Tally | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._link = link
         self._slots = slots
         self._obituaries = obituaries
+        self._pulse = Pulse() if pulse is None else pulse
         self._wake_ups = WakeUps(link, slots, wake_pipes, host_id=host_id)
         self._registry = registry
         self._host_id = host_id
@@ -105,6 +108,7 @@ class Keeper:
             dead = self._dead[0]
             recovered = self._settle(dead)
             self._dead.pop(0)
+            self._pulse.confirm()
             if self._tally is not None:
                 self._tally.count_recovered(recovered)
             log(
@@ -149,7 +153,7 @@ class Keeper:
         for line in lines:
             try:
                 self._dead.append(Obituary.from_line(line))
-            except (ValueError, TypeError):  # the rest of a line whose beginning an earlier keeper took with it
+            except (ValueError, TypeError):  # no supervisor of this release writes such a line
                 log(logging.WARNING, "obituary.unreadable", size=len(line))
 
     def take_over(self) -> None:

@@ -10,7 +10,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -39,10 +39,22 @@ after a use that took longer than the other bound: by then the server sees how l
 
 
 class DatabaseLink:
-    """The connection of one process. The lock is held for every use, because the attendant thread shares it."""
+    """The connection of one process. The lock is held for every use, because the attendant thread shares it.
 
-    def __init__(self, url: str, schema: str, role: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    ``beat`` is called before every wait that has a deadline, for whoever watches the process.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        role: str,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        beat: Callable[[], object] = bool,
+    ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._beat = beat
         self._watchdog: RoundTripWatchdog | None = None
         self._opened_at = self._planned_at = 0.0
         self._is_slow = False
@@ -146,6 +158,7 @@ class DatabaseLink:
             raise InternalError("a database link must not be used in a process forked from its owner")
         with self.lock:
             driver = self._open()
+            self._beat()
             watchdog = self._watched()
             watchdog.arm(driver.fileno(), self._timeout_seconds)
             began_at = time.monotonic()
@@ -195,6 +208,7 @@ class DatabaseLink:
         return self._driver
 
     def _connect(self) -> psycopg.Connection[Any]:
+        self._beat()
         return connect(self._conninfo, self.target, guard=self._guarded)
 
     def _guarded(self, driver: psycopg.Connection[Any]) -> contextlib.AbstractContextManager[None]:

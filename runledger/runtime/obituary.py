@@ -1,15 +1,22 @@
 """What the supervisor tells the keeper when a worker has died: one line of JSON through a pipe."""
 
+import contextlib
 import json
 import os
 import signal
 import time
+from collections import deque
 from dataclasses import asdict, dataclass
 
 from runledger.core.failures import TIMEOUT_CODE, Failure
 from runledger.core.states import Outcome
 from runledger.postgres.recovery import WorkerDeath
+from runledger.runtime.pulse import Pulse
+from runledger.runtime.signals import drain
 from runledger.runtime.slots import Slot
+
+_WRITE_BYTES = 4_096
+"""What a pipe takes whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +94,46 @@ def write_obituary(
         cpu_ms=round(cpu_seconds * 1_000),
         max_rss_kb=max_rss_kb,
     )
+
+
+class ObituaryPost:
+    """The supervisor's end of the pipe. What no keeper has confirmed is kept, and told again to the next one: whatever
+    a keeper had read and not settled when it died is not lost with it. To settle twice changes nothing."""
+
+    def __init__(self, read: int, write: int, pulse: Pulse) -> None:
+        self._read = read
+        self._write = write
+        self._pulse = pulse
+        self._confirmed = 0
+        self._kept: deque[bytes] = deque()
+        self._unsent = b""
+
+    @property
+    def has_told_everything(self) -> bool:
+        """Whether the pipe has taken every obituary."""
+        return not self._unsent
+
+    def add(self, obituary: Obituary) -> None:
+        """It is told with the next ``send``."""
+        self._kept.append(obituary.to_line())
+        self._unsent += self._kept[-1]
+
+    def send(self) -> None:
+        """The pipe may be full while the keeper is away; the rest waits here. Never blocks."""
+        self._forget_the_confirmed()
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._write, self._unsent[:_WRITE_BYTES]) :]
+
+    def start_again(self) -> None:
+        """The keeper is dead. What it left in the pipe is taken out, and the next one is told everything anew."""
+        self._forget_the_confirmed()
+        while drain(self._read):
+            pass
+        self._unsent = b"".join(self._kept)
+
+    def _forget_the_confirmed(self) -> None:
+        confirmed = self._pulse.confirmed
+        while self._confirmed < confirmed and self._kept:
+            self._kept.popleft()
+            self._confirmed += 1

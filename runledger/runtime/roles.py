@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runledger.core.errors import InvalidConfiguration
@@ -19,6 +19,7 @@ from runledger.runtime.keeper import Keeper, worker_id
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.loop import run_loop
+from runledger.runtime.pulse import Pulse
 from runledger.runtime.reaper import Reaper
 from runledger.runtime.registry import NoticeBoard, Registry
 from runledger.runtime.scheduler import Scheduler
@@ -26,6 +27,14 @@ from runledger.runtime.signals import SignalQueue, drain
 from runledger.runtime.slots import Slot, SlotState, SlotTable
 from runledger.runtime.tally import Tally, TallyBoard
 from runledger.runtime.worker import Worker
+
+WORKER = "worker"
+KEEPER = "keeper"
+REAPER = "reaper"
+SCHEDULER = "scheduler"
+HEALTH = "health"
+ATTENDING = (KEEPER, REAPER, SCHEDULER, HEALTH)
+"""The roles beside the workers, one process each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ class Host:
     table: SlotTable
     board: NoticeBoard
     tallies: TallyBoard
+    pulses: Mapping[str, Pulse]
     health_address: str | None
     obituaries_read: int
     wake_reads: Sequence[int]
@@ -53,8 +63,11 @@ class Host:
         return self.table.slots
 
 
-def _link(host: Host, role: str) -> DatabaseLink:
-    return DatabaseLink(host.database_url, host.schema, role, timeout_seconds=host.config.database_timeout_seconds)
+def _link(host: Host, role: str, pulse: Pulse | None = None) -> DatabaseLink:
+    timeout = host.config.database_timeout_seconds
+    if pulse is None:
+        return DatabaseLink(host.database_url, host.schema, role, timeout_seconds=timeout)
+    return DatabaseLink(host.database_url, host.schema, role, timeout_seconds=timeout, beat=pulse.beat)
 
 
 def preload(app: str) -> None:
@@ -110,7 +123,8 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
     """Keeps the leases of this host until told to stop, which the supervisor does last."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    link = _link(host, "keeper")
+    pulse = host.pulses[KEEPER]
+    link = _link(host, KEEPER, pulse)
     registry = Registry(
         link, host.slots, host.board, host_id=host.host_id, app=host.app, queues=host.queues, config=host.config
     )
@@ -123,6 +137,7 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
         host_id=host.host_id,
         config=host.config,
         tally=None if host.health_address is None else Tally(host.tallies, host.tallies.keepers_page),
+        pulse=pulse,
     )
 
     def tick() -> float | None:
@@ -133,7 +148,7 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
         socket = link.fileno()
         return (host.obituaries_read,) if socket is None else (host.obituaries_read, socket)
 
-    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=wake)
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=wake, beat=pulse.beat)
     if os.getppid() != parent_pid:
         keeper.take_over()
     link.close()
@@ -144,14 +159,15 @@ def live_as_reaper(host: Host, parent_pid: int) -> int:
     """Reaps lapsed leases until told to stop."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    link = _link(host, "reaper")
+    pulse = host.pulses[REAPER]
+    link = _link(host, REAPER, pulse)
     reaper = Reaper(link, host.config)
 
     def tick() -> float | None:
         reaper.is_stopping = signal.SIGTERM in signals.seen
         return reaper.tick()
 
-    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid)
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, beat=pulse.beat)
     link.close()
     return status
 
@@ -160,14 +176,15 @@ def live_as_scheduler(host: Host, parent_pid: int) -> int:
     """Fires due schedules until told to stop."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    link = _link(host, "scheduler")
+    pulse = host.pulses[SCHEDULER]
+    link = _link(host, SCHEDULER, pulse)
     scheduler = Scheduler(link, host.config)
 
     def tick() -> float | None:
         scheduler.is_stopping = signal.SIGTERM in signals.seen
         return scheduler.tick()
 
-    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid)
+    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, beat=pulse.beat)
     link.close()
     return status
 
@@ -177,13 +194,20 @@ def live_as_health(host: Host, parent_pid: int) -> int:
     assert host.health_address is not None
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    link = _link(host, "health")
+    link = _link(host, HEALTH)
     health = Health(host.health_address, host.table, host.tallies, link)
 
     def tick() -> float | None:
         health.is_stopping = signal.SIGTERM in signals.seen
         return health.tick()
 
-    status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=lambda: (health.fileno(),))
+    status = run_loop(
+        tick,
+        signals=signals,
+        link=link,
+        parent_pid=parent_pid,
+        wake=lambda: (health.fileno(),),
+        beat=host.pulses[HEALTH].beat,
+    )
     link.close()
     return status

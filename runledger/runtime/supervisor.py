@@ -17,11 +17,12 @@ from runledger.postgres.connection import default_schema
 from runledger.postgres.statements import check_schema_name
 from runledger.runtime.children import EXIT_CONFIGURATION, EXIT_UNEXPECTED, Child
 from runledger.runtime.config import JobsConfig
-from runledger.runtime.fleet import HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Fleet
+from runledger.runtime.fleet import Fleet
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
+from runledger.runtime.pulse import Pulse
 from runledger.runtime.registry import NoticeBoard
-from runledger.runtime.roles import Host, preload
+from runledger.runtime.roles import ATTENDING, HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Host, preload
 from runledger.runtime.signals import SignalQueue, wait_for
 from runledger.runtime.slots import SlotTable
 from runledger.runtime.systemd import ServiceManager
@@ -83,6 +84,7 @@ class Supervisor:
             table=table,
             board=NoticeBoard(len(table.slots)),
             tallies=TallyBoard(len(table.slots)),
+            pulses={role: Pulse() for role in ATTENDING},
             health_address=health_address,
             obituaries_read=obituaries_read,
             wake_reads=[read for read, _ in wakes],
@@ -229,6 +231,7 @@ class Supervisor:
         """First all who work, by their own will or by force; the keeper last, when nobody holds a lease."""
         others = self._fleet.of_role(WORKER, REAPER, SCHEDULER)
         if others:
+            self._keep_a_keeper()
             self._force(others, EXIT_TIME_RAN_OUT)
         elif self._phase is Phase.STOPPING:
             self._phase = Phase.KEEPER_STOPPING
@@ -237,6 +240,11 @@ class Supervisor:
             self._fleet.signal(signal.SIGTERM, KEEPER, HEALTH)
         if self._phase is Phase.KEEPER_STOPPING:
             self._force(self._fleet.of_role(KEEPER, HEALTH), EXIT_UNEXPECTED)
+
+    def _keep_a_keeper(self) -> None:
+        """Jobs may run on for as long as the shutdown timeout lasts, and their leases have to be renewed."""
+        if not (self._fleet.is_misconfigured or self._fleet.is_crash_looping):
+            self._fleet.start_a_missing_keeper()
 
     def _force(self, children: Sequence[Child], status: int) -> None:
         if time.monotonic() < self._deadline:
