@@ -34,7 +34,7 @@ def health(session: Session, *, address: str | None) -> None:
     if address is not None:
         is_healthy, said = _ask_host(session, address)
     else:
-        with session.reading() as ledger:
+        with session.reading(timeout_seconds=TIMEOUT_SECONDS) as ledger:
             check_schema_or_exit(session, ledger)
             is_healthy = _has_live_worker(ledger)
         said = "the schema fits and a worker is live" if is_healthy else "no worker is live"

@@ -60,11 +60,13 @@ class Session:
     is_confirmed: bool
 
     @contextmanager
-    def reading(self) -> Iterator["Ledger"]:
-        """The database of this call. Raises InvalidConfiguration when none is named."""
+    def reading(self, *, timeout_seconds: float | None = None) -> Iterator["Ledger"]:
+        """The database of this call. Its answers are waited for without end, unless a timeout is given: people ask
+        for much at once, and end what takes too long. Raises InvalidConfiguration when none is named."""
         from runledger.database.ledger import Ledger  # brings the driver; help and usage errors do without
 
-        with Ledger(self.required_url(), schema=self.schema or None, pool_size=1) as ledger:
+        url, schema = self.required_url(), self.schema or None
+        with Ledger(url, schema=schema, pool_size=1, timeout_seconds=timeout_seconds) as ledger:
             yield ledger
 
     @contextmanager

@@ -10,6 +10,8 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from runledger.core.errors import DatabaseUnavailable, RunledgerError
+from runledger.core.limits import MAX_DELAY_SECONDS, check_number
+from runledger.database.bounded import BoundedConnection
 from runledger.database.settings import connection_info, target_of
 from runledger.postgres.connection import LedgerConnection, PsycopgConnection, default_schema
 from runledger.postgres.statements import check_schema_name
@@ -17,6 +19,7 @@ from runledger.postgres.violations import error_for
 
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT_SECONDS = 10.0
+SHORTEST_TIMEOUT_SECONDS = 0.1
 CONNECTION_MAX_AGE_SECONDS = 1_800.0
 SESSION_SETTINGS = "; ".join(
     f"SET {setting}"
@@ -47,15 +50,24 @@ class Database:
     """Connections to one database and one schema. Cheap to make: nothing is opened before the first use.
 
     Safe across fork: a pool belongs to the process that opened it, and a child opens its own. At most ``pool_size``
-    connections, each at most half an hour old; waiting for one ends after ten seconds with DatabaseUnavailable.
+    connections, each at most half an hour old; waiting for one ends after ten seconds with DatabaseUnavailable, and
+    waiting for an answer after ``timeout_seconds``, or never.
     """
 
-    def __init__(self, url: str, *, schema: str | None = None, pool_size: int = POOL_SIZE) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        pool_size: int = POOL_SIZE,
+        timeout_seconds: float | None = None,
+    ) -> None:
         self._conninfo = connection_info(url, "runledger")
         self.target = target_of(url)
         self.schema = default_schema() if schema is None else check_schema_name(schema)
         self._pool_size = pool_size
-        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
+        self._timeout_seconds = None if timeout_seconds is None else _checked(timeout_seconds)
+        self._pool: ConnectionPool[BoundedConnection] | None = None
         self._pool_pid = 0
         self._lock = threading.Lock()
 
@@ -79,9 +91,10 @@ class Database:
                 pool.close()
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connection(self) -> Iterator[BoundedConnection]:
         try:
             with self._open_pool().connection(ACQUIRE_TIMEOUT_SECONDS) as driver:
+                driver.timeout_seconds = self._timeout_seconds
                 yield driver
         except RunledgerError:
             raise
@@ -93,7 +106,7 @@ class Database:
         except psycopg.Error as error:
             raise error_for(error) from None
 
-    def _open_pool(self) -> "ConnectionPool[psycopg.Connection[Any]]":
+    def _open_pool(self) -> "ConnectionPool[BoundedConnection]":
         with self._lock:
             if self._pool is None or self._pool_pid != os.getpid():
                 self._check_reachable()
@@ -101,23 +114,38 @@ class Database:
                 self._pool_pid = os.getpid()
             return self._pool
 
-    def _make_pool(self) -> "ConnectionPool[psycopg.Connection[Any]]":
+    def _make_pool(self) -> "ConnectionPool[BoundedConnection]":
         return ConnectionPool(
             self._conninfo,
+            connection_class=BoundedConnection,
             min_size=0,
             max_size=self._pool_size,
             max_lifetime=CONNECTION_MAX_AGE_SECONDS,
             kwargs={"autocommit": True, "prepare_threshold": None},
-            configure=_prepare_on_request,
+            configure=self._configure,
             open=True,
         )
 
     def _check_reachable(self) -> None:
         """One connection is tried at once, so that a wrong URL fails with its reason and not as a pool timeout."""
-        connect(self._conninfo, self.target).close()
+        connect(self._conninfo, self.target, timeout_seconds=self._timeout_seconds).close()
+
+    def _configure(self, driver: BoundedConnection) -> None:
+        """Statements that ask for it are prepared, which doubles the speed of a single enqueue; others never are."""
+        driver.timeout_seconds = self._timeout_seconds
+        driver.prepare_threshold = ONLY_ON_REQUEST if is_direct(driver) else None
 
 
-def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext) -> psycopg.Connection[Any]:
+def allow_seconds(connection: LedgerConnection, seconds: float | None) -> None:
+    """An answer on this connection of a ``Database`` may take this long, None for as long as it takes, until the
+    connection goes back."""
+    if isinstance(connection, PsycopgConnection) and isinstance(connection.driver, BoundedConnection):
+        connection.driver.timeout_seconds = seconds
+
+
+def connect(
+    conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext, timeout_seconds: float | None = None
+) -> BoundedConnection:
     """One connection of our own in autocommit, for the processes that run jobs.
 
     Unless a pooler is in between, statements are prepared with one plan that is pinned to the indexes. The first
@@ -128,7 +156,8 @@ def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext
     """
     driver = None
     try:
-        driver = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        driver = BoundedConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        driver.timeout_seconds = timeout_seconds
         with guard(driver):
             if is_direct(driver):
                 driver.execute(SESSION_SETTINGS)
@@ -143,13 +172,12 @@ def connect(conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext
     return driver
 
 
-def _prepare_on_request(driver: psycopg.Connection[Any]) -> None:
-    """Statements that ask for it are prepared, which doubles the speed of a single enqueue; others never are."""
-    driver.prepare_threshold = ONLY_ON_REQUEST if is_direct(driver) else None
-
-
 def is_direct(driver: psycopg.Connection[Any]) -> bool:
     """Whether no transaction pooler is in between, where a prepared statement would be lost or met by others. A pooler
     cannot name the process of a server connection that it has not chosen yet: the id it made up gives it away."""
     row = driver.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     return row is not None and row[0] == driver.info.backend_pid
+
+
+def _checked(seconds: float) -> float:
+    return check_number(seconds, field="timeout_seconds", low=SHORTEST_TIMEOUT_SECONDS, high=MAX_DELAY_SECONDS)

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from runledger.core.checkups import CheckResult, CheckStatus, DoctorReport
 from runledger.core.errors import ConfigurationError, InvalidRequest, RunledgerError
-from runledger.database.database import Database, is_direct
+from runledger.database.database import Database, allow_seconds, is_direct
 from runledger.postgres.checks.check import Check
 from runledger.postgres.checks.invariants import JOB_INVARIANTS
 from runledger.postgres.checks.progress import PROGRESS_CHECKS
@@ -24,6 +24,8 @@ from runledger.postgres.migrations import check_schema
 from runledger.postgres.violations import error_for
 
 TIMEOUT_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0
+"""How much later than the server this side gives up."""
 LARGEST_OFFSET_SECONDS = 2.0
 LEAST_FREE_SHARE = 0.1
 DISTRIBUTION = "runledger-pg"
@@ -144,6 +146,8 @@ def _run(database: Database, check: Check, timeout_seconds: float) -> CheckResul
 
 
 def _limit(ledger: LedgerConnection, seconds: float) -> None:
+    """The server ends what takes longer; where it cannot even do that, this side does, soon after."""
+    allow_seconds(ledger, seconds + PATIENCE_SECONDS)
     milliseconds = sql.Literal(max(1, round(seconds * 1_000)))
     _driver(ledger).execute(sql.SQL("SET TRANSACTION READ ONLY"))
     _driver(ledger).execute(sql.SQL("SET LOCAL statement_timeout = {}").format(milliseconds))

@@ -34,6 +34,9 @@ from runledger.postgres.workflow_runs import enqueue_workflow_run
 
 Seen = TypeVar("Seen")
 
+ANSWER_TIMEOUT_SECONDS = 30.0
+"""Longer than any statement of ours takes, and than an application would like to wait."""
+
 SHORTEST_POLL_SECONDS = 0.001
 FIRST_POLL_SECONDS = 0.01
 LONGEST_POLL_SECONDS = 1.0
@@ -45,11 +48,20 @@ class Ledger:
     """One database and schema, as an application uses them; ``database`` serves ``migrate`` and its relatives.
 
     Nothing is opened before the first use, and a child after a fork opens connections of its own. Every call may raise
-    DatabaseUnavailable, whose text never contains the password.
+    DatabaseUnavailable, whose text never contains the password: also when an answer did not come within
+    ``timeout_seconds``. Nobody knows then whether a commit happened; a request with a key may simply be made again.
+    None waits for ever. Raises InvalidRequest for a timeout below a tenth of a second.
     """
 
-    def __init__(self, url: str, *, schema: str | None = None, pool_size: int = POOL_SIZE) -> None:
-        self.database = Database(url, schema=schema, pool_size=pool_size)
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        pool_size: int = POOL_SIZE,
+        timeout_seconds: float | None = ANSWER_TIMEOUT_SECONDS,
+    ) -> None:
+        self.database = Database(url, schema=schema, pool_size=pool_size, timeout_seconds=timeout_seconds)
 
     @classmethod
     def from_env(cls) -> Self:

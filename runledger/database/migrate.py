@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from runledger.core.errors import LockNotAvailable
-from runledger.database.database import Database
+from runledger.database.database import Database, allow_seconds
 from runledger.postgres.connection import LedgerConnection, PsycopgConnection
 from runledger.postgres.migrations import (
     LOCK_MIGRATIONS,
@@ -65,6 +65,7 @@ def migrate(database: Database | str, *, schema: str | None = None) -> tuple[Mig
 def _migrate_once(database: Database) -> tuple[Migration, ...]:
     with database.begin() as ledger:
         assert isinstance(ledger, PsycopgConnection)
+        allow_seconds(ledger, None)  # a migration may take long, and another migrator is waited for
         try:
             _set_lock_timeout(ledger, LOCK_TIMEOUT_MS)
             applied = applied_migrations(ledger)

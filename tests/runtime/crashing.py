@@ -42,6 +42,27 @@ class CrashingServer:
         os.kill(pid, signal.SIGQUIT)
         until(lambda: not Path(f"/proc/{pid}").exists(), what="the crash")
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Every process of the server is stopped (SIGSTOP) inside of the block: connections are accepted by the kernel,
+        and nothing is ever answered."""
+        pids = self._processes()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The postmaster, which is to start nobody meanwhile, first."""
+        pid = self._server.status().pid
+        assert pid is not None
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *(int(child) for child in children)]
+
     def destroy(self) -> None:
         self._server.destroy()
 
