@@ -10,6 +10,7 @@ from runtime.hosts import Connection
 
 from runledger import Attempt, Job, JobCatalog, JobRequest, Scope, enqueue_job, get_job, list_job_attempts
 from runledger.core.jobs import ClaimedJob
+from runledger.postgres.tables import metadata
 from runledger.runtime.keeper import Keeper
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.obituary import Obituary
@@ -18,6 +19,11 @@ from runledger.runtime.slots import Slot, SlotState
 from runledger.runtime.worker import Worker
 
 MOST_TICKS = 50
+EMPTY_ALL = "; ".join(
+    f"DELETE FROM {table.fullname}"
+    for table in reversed(metadata.sorted_tables)
+    if not table.info.get("is_view") and table.name != "runledger_migration_history"
+)
 
 
 @dataclass

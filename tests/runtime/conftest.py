@@ -9,15 +9,19 @@ from typing import Any
 
 import psycopg
 import pytest
+from chaos.app import CREATE_EFFECTS
+from chaos.proxy import Proxy
 from runtime.apps.hostile_jobs import catalog as hostile_catalog
-from runtime.benches import Bench, KeeperBench
+from runtime.benches import EMPTY_ALL, Bench, KeeperBench
 from runtime.hosts import Connection, Desk, Host
+from runtime.networks import proxy_before
+from runtime.scenes import Stage, a_catalog
 
 from runledger import JobCatalog, JobsConfig
 from runledger.postgres.definitions import sync_definitions
-from runledger.postgres.tables import metadata
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper
+from runledger.runtime.link import TIMEOUT_SECONDS as LINK_SECONDS
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.registry import NoticeBoard, Registry
 from runledger.runtime.slots import SlotTable
@@ -26,11 +30,6 @@ from runledger.runtime.worker import Worker
 from runledger.testing import databases
 
 StartHost = Callable[..., Host]
-EMPTY_ALL = "; ".join(
-    f"DELETE FROM {table.fullname}"
-    for table in reversed(metadata.sorted_tables)
-    if not table.info.get("is_view") and table.name != "runledger_migration_history"
-)
 
 
 @pytest.fixture
@@ -89,17 +88,59 @@ def own_signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def open_link(database_url: str) -> Iterator[Callable[..., DatabaseLink]]:
-    """Links to the module's database; closed afterwards."""
+def link_url(database_url: str) -> str:
+    """Where links lead; a module that breaks what is in between says another way."""
+    return database_url
+
+
+@pytest.fixture
+def link_seconds() -> float:
+    """How long links wait for an answer."""
+    return LINK_SECONDS
+
+
+@pytest.fixture
+def links() -> Iterator[list[DatabaseLink]]:
+    """Every link that was opened; closed afterwards."""
     opened: list[DatabaseLink] = []
-
-    def open_one(role: str = "test") -> DatabaseLink:
-        opened.append(DatabaseLink(database_url, "runledger", role))
-        return opened[-1]
-
-    yield open_one
+    yield opened
     for link in opened:
         link.close()
+
+
+@pytest.fixture
+def open_link(link_url: str, link_seconds: float, links: list[DatabaseLink]) -> Callable[..., DatabaseLink]:
+    """Links to the module's database."""
+
+    def open_one(role: str = "test") -> DatabaseLink:
+        links.append(DatabaseLink(link_url, "runledger", role, timeout_seconds=link_seconds))
+        return links[-1]
+
+    return open_one
+
+
+@pytest.fixture(scope="module")
+def proxy(database_url: str) -> Iterator[Proxy]:
+    """A network before the module's database that can be broken."""
+    with proxy_before(database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def stage(
+    connection: Connection,
+    proxy: Proxy,
+    link_url: str,
+    make_bench: Callable[..., Bench],
+    make_keeper: Callable[..., KeeperBench],
+    open_link: Callable[..., DatabaseLink],
+    links: list[DatabaseLink],
+) -> Iterator[Stage]:
+    """Everything that a scene needs; its processes reach the database by ``link_url`` alone."""
+    connection.execute(f"{CREATE_EFFECTS}; DELETE FROM chaos_effects")
+    yield Stage(connection, proxy, link_url, make_bench, make_keeper, open_link, links, a_catalog(link_url))
+    proxy.count_from_here()
+    proxy.heal()
 
 
 @pytest.fixture
