@@ -219,7 +219,11 @@ def _retry_after_seconds(value: object) -> float | None:
 
 
 def _exception_code(exception: BaseException) -> str:
-    """``exception.`` and the class, with its module unless it is built in."""
+    """``exception.`` and the class, with its module unless it is built in. Our own errors go by their public name: the
+    code is stored for years and compared with retry delays, and where a class is written may change."""
     kind = type(exception)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module = kind.__module__
+    if isinstance(exception, RunledgerError) and str(module).startswith("runledger.core."):
+        module = "runledger"
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
     return _failure_code(clean_text(f"exception.{name}", IDENTIFIER_LIMIT))

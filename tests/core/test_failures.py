@@ -150,7 +150,7 @@ def test_a_timeout_has_its_own_outcome():
         (pickle.PicklingError("x"), "exception._pickle.PicklingError"),
         (ExceptionGroup("many", [ValueError()]), "exception.ExceptionGroup"),
         (BaseExceptionGroup("many", [SystemExit()]), "exception.BaseExceptionGroup"),
-        (InvalidPayload("of another job"), "exception.runledger.core.errors.InvalidPayload"),
+        (InvalidPayload("of another job"), "exception.runledger.InvalidPayload"),
         (type("E" * 500, (Exception,), {"__module__": "m"})(), "exception.m." + "E" * 185 + "…"),
         (type("a\nb", (Exception,), {})(), "job.invalid_failure_code"),
         (type("X", (Exception,), {"__module__": None})(), "exception.None.X"),
