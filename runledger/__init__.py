@@ -8,78 +8,13 @@ or catches an error, or prints its version, needs neither.
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from runledger.core import operation_errors, workflow_errors
+from runledger.core import errors, operation_errors, workflow_errors
 from runledger.core.blocking import BlockingCallWarning
 from runledger.core.bulk import ChangedJobs
 from runledger.core.checkups import CheckResult, CheckStatus, DoctorReport
 from runledger.core.context import JobContext
 from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, StoredDefinition
-from runledger.core.errors import (
-    AlreadyEnqueued,
-    AppNotImportable,
-    BusinessRuleViolation,
-    CancellationNotQuiesced,
-    ConfigurationError,
-    ConflictError,
-    ConstraintNotValidated,
-    DatabaseUnavailable,
-    DefinitionNotFound,
-    DefinitionNotFoundOrDisabled,
-    DisabledJobType,
-    DuplicateJobType,
-    FieldDifference,
-    ForbiddenError,
-    IdempotencyConflict,
-    IdempotencyRowMissing,
-    InternalError,
-    InvalidCheckpoint,
-    InvalidConfiguration,
-    InvalidCron,
-    InvalidDatabaseUrl,
-    InvalidDefinition,
-    InvalidHandler,
-    InvalidIdentifier,
-    InvalidJitter,
-    InvalidLeaseDuration,
-    InvalidOutput,
-    InvalidPagination,
-    InvalidPayload,
-    InvalidProgress,
-    InvalidRequest,
-    InvalidScheduleName,
-    InvalidStateTransition,
-    InvalidTimezone,
-    JobNotFound,
-    LeaseLost,
-    LockNotAvailable,
-    NotFoundError,
-    PermissionDenied,
-    QueryFailed,
-    RelatedResourceMissing,
-    RelatedResourceStillReferenced,
-    RequestSnapshotMissing,
-    RequiredFieldMissing,
-    RunledgerError,
-    ScheduleDefinitionNotFoundOrDisabled,
-    ScheduleNotFound,
-    SchemaAhead,
-    SchemaBehind,
-    SchemaChanged,
-    SchemaMissing,
-    SerializationFailure,
-    StateChangedConcurrently,
-    StoredValueInvalid,
-    TransactionAborted,
-    TransactionRequired,
-    UnavailableError,
-    UniqueViolation,
-    UnknownJobType,
-    UnsupportedIsolation,
-    UnsupportedServer,
-    ValidationError,
-    WaitTimedOut,
-    WorkflowRequeueNotSupported,
-)
+from runledger.core.errors import *  # noqa: F403 - each named in its __all__
 from runledger.core.explanations import Gate, GateState, JobExplanation
 from runledger.core.failures import Continue, DeadLetterReason, JobCancelled, JobFailure, JobTimeout, Snooze
 from runledger.core.filters import JobFilter
@@ -363,28 +298,8 @@ __all__ = [
     # a warning
     "BlockingCallWarning",
 ]
-# errors: the tree
-__all__ += ["RunledgerError", "ConflictError", "ValidationError", "NotFoundError", "ForbiddenError"]
-__all__ += ["UnavailableError", "ConfigurationError", "InternalError"]
-# errors: what a request may get wrong
-__all__ += ["InvalidIdentifier", "InvalidRequest", "InvalidPayload", "InvalidOutput", "InvalidCheckpoint"]
-__all__ += ["InvalidProgress", "InvalidLeaseDuration", "InvalidPagination", "UnknownJobType", "DisabledJobType"]
-__all__ += ["DuplicateJobType", "InvalidHandler", "InvalidDefinition", "InvalidScheduleName", "InvalidCron"]
-__all__ += ["InvalidJitter", "InvalidTimezone", "ScheduleDefinitionNotFoundOrDisabled"]
-__all__ += ["DefinitionNotFoundOrDisabled", "UnsupportedIsolation", "TransactionRequired"]
-__all__ += ["WorkflowRequeueNotSupported"]
-# errors: what the stored state may answer
-__all__ += ["FieldDifference", "IdempotencyConflict", "RequestSnapshotMissing", "IdempotencyRowMissing"]
-__all__ += ["AlreadyEnqueued", "InvalidStateTransition", "CancellationNotQuiesced", "StateChangedConcurrently"]
-__all__ += ["JobNotFound", "DefinitionNotFound", "ScheduleNotFound", "LeaseLost", "StoredValueInvalid"]
-# errors: what the database may answer
-__all__ += ["DatabaseUnavailable", "LockNotAvailable", "SerializationFailure", "WaitTimedOut"]
-__all__ += ["TransactionAborted", "PermissionDenied", "UniqueViolation", "RelatedResourceMissing"]
-__all__ += ["RelatedResourceStillReferenced", "BusinessRuleViolation", "RequiredFieldMissing", "QueryFailed"]
-__all__ += ["UnsupportedServer", "InvalidDatabaseUrl"]
-# errors: the schema and the set-up
-__all__ += ["SchemaMissing", "SchemaBehind", "SchemaAhead", "SchemaChanged", "ConstraintNotValidated"]
-__all__ += ["InvalidConfiguration", "AppNotImportable"]
+# errors
+__all__ += errors.__all__
 __all__ += operation_errors.__all__
 __all__ += workflow_errors.__all__
 # code around every enqueue and attempt; how an attempt ends

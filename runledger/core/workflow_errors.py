@@ -52,8 +52,6 @@ __all__ = [
 __all__ += workflow_graph_errors.__all__
 __all__ += workflow_recovery_errors.__all__
 
-# -- what the stored state may answer ---------------------------------------------------------------------
-
 
 class WorkflowDefinitionNotFoundOrDisabled(ValidationError):
     """The job type of a step has no enabled definition; nothing of the graph was stored."""
@@ -196,9 +194,6 @@ class WorkflowWaitTimedOut(WaitTimedOut):
     """The run had not ended when the caller's patience did; the run itself goes on."""
 
     code = "workflow.result_wait_timeout"
-
-
-# -- READ COMMITTED is required where something is decided after a wait for a lock ------------------------
 
 
 class WorkflowUnsupportedIsolation(ValidationError):
