@@ -3,41 +3,25 @@
 Whatever is wrong with a registration raises where it is written, at import, and not when the first job arrives.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
-from runledger.core.definitions import (
-    DEFAULT_QUEUE,
-    HOOK_SUFFIX,
-    JobDefinition,
-    RetryPolicy,
-    check_definition,
-    check_retry_delay,
-)
+from runledger.core.definitions import DEFAULT_QUEUE, JobDefinition, RetryPolicy, check_definition, check_retry_delay
 from runledger.core.errors import (
     DisabledJobType,
-    DuplicateJobType,
     InvalidDefinition,
     InvalidHandler,
     InvalidPayload,
     InvalidScheduleName,
-    UnknownJobType,
 )
-from runledger.core.gate import IDENTIFIER_LIMIT, check_identifier
-from runledger.core.handlers import (
-    DeadLetterHook,
-    HandlerFunction,
-    JobHandler,
-    RegisteredHandler,
-    check_callable,
-    hook_handler,
-)
-from runledger.core.middleware import Middleware, MiddlewareChain
-from runledger.core.payloads import payload_type_of
+from runledger.core.gate import check_identifier
+from runledger.core.handler_table import HandlerTable
+from runledger.core.handlers import HandlerFunction, JobHandler, RegisteredHandler
+from runledger.core.middleware import Middleware
 from runledger.core.requests import JobRequest
 from runledger.core.schedules import ScheduleRequest, encode_schedule
 from runledger.core.states import JobStage, MissedPolicy, OverlapPolicy
@@ -71,10 +55,8 @@ class JobCatalog:
                 crash_budget=crash_budget,
             )
         )
-        self._handlers: dict[str, RegisteredHandler] = {}
-        self._types_by_source: dict[Hashable, list[str]] = {}
+        self._table = HandlerTable()
         self._schedules: dict[str, ScheduleRequest] = {}
-        self._middleware = MiddlewareChain()
 
     def job(
         self,
@@ -105,10 +87,10 @@ class JobCatalog:
             retry=retry,
             crash_budget=crash_budget,
         )
-        self._refuse_duplicate(definition.job_type)
+        self._table.refuse_duplicate(definition.job_type)
 
         def register(function: Function) -> Function:
-            self._add(definition, function, None, source=function)
+            self._table.add(definition, function, None, source=function)
             return function
 
         return register
@@ -142,7 +124,7 @@ class JobCatalog:
             retry=retry,
             crash_budget=crash_budget,
         )
-        self._add(definition, execute, getattr(handler, "on_dead_letter", None), source=handler)
+        self._table.add(definition, execute, getattr(handler, "on_dead_letter", None), source=handler)
 
     def retry_delay(self, job_type: str, failure_code: str, delay: timedelta | float) -> None:
         """Attempts of ``job_type`` that fail with this code wait exactly ``delay`` (a timedelta or seconds), instead of
@@ -155,20 +137,17 @@ class JobCatalog:
             raise InvalidDefinition(f"{job_type} already has a retry delay for {code}")
         overrides[code] = check_retry_delay(seconds, setting="delay")
         policy = replace(handler.definition.retry, overrides=MappingProxyType(overrides))
-        self._handlers[job_type] = replace(handler, definition=replace(handler.definition, retry=policy))
+        self._table.redefine(replace(handler.definition, retry=policy))
 
     def use(self, middleware: Middleware) -> None:
         """The attempts of this catalog's workers, and enqueues of requests it makes from now on, meet ``middleware``;
         the first one named is the outermost. Raises InvalidConfiguration unless it is a Middleware."""
-        is_first = not self._middleware.as_tuple
-        self._middleware.add(middleware)
-        if is_first:
-            self._handlers = {job_type: self._surrounded(one) for job_type, one in self._handlers.items()}
+        self._table.use(middleware)
 
     @property
     def middleware(self) -> tuple[Middleware, ...]:
         """What is in use, the outermost first."""
-        return self._middleware.as_tuple
+        return self._table.middleware
 
     def schedule(
         self,
@@ -254,7 +233,7 @@ class JobCatalog:
             expires_at=expires_at,
             tags=tags,
             headers=headers,
-            middleware=self._middleware.as_tuple,
+            middleware=self._table.middleware,
         )
 
     def workflow(
@@ -267,7 +246,7 @@ class JobCatalog:
             metadata=metadata,
             organization_id=organization_id,
             resolve_job=self._step_job,
-            middleware=self._middleware.as_tuple,
+            middleware=self._table.middleware,
         )
 
     def _step_job(self, job: Any, payload: Any) -> tuple[str, Any]:
@@ -278,13 +257,10 @@ class JobCatalog:
 
     def handler(self, job_type: str) -> RegisteredHandler:
         """What runs this type, also while it is disabled: queued work is still served. Raises UnknownJobType."""
-        try:
-            return self._handlers[job_type]
-        except (KeyError, TypeError):
-            raise UnknownJobType("the catalog has no job of this type", hint="job types: " + self._names()) from None
+        return self._table.by_type(job_type)
 
     def _enabled_handler(self, job: str | HandlerFunction | JobHandler) -> RegisteredHandler:
-        handler = self.handler(job if isinstance(job, str) else self._type_of(job))
+        handler = self._table.by_type(job) if isinstance(job, str) else self._table.by_source(job)
         if not handler.definition.is_enabled:
             raise DisabledJobType(f"job type {handler.job_type} is disabled in the catalog")
         return handler
@@ -292,15 +268,15 @@ class JobCatalog:
     @property
     def job_types(self) -> tuple[str, ...]:
         """Every type, sorted, with those of dead-letter hooks."""
-        return tuple(sorted(self._handlers))
+        return self._table.job_types
 
     @property
     def definitions(self) -> tuple[JobDefinition, ...]:
         """The definition of every type, in the order of ``job_types``."""
-        return tuple(self._handlers[job_type].definition for job_type in self.job_types)
+        return tuple(self.handler(job_type).definition for job_type in self.job_types)
 
     def __contains__(self, job_type: object) -> bool:
-        return isinstance(job_type, str) and job_type in self._handlers
+        return job_type in self._table
 
     def _definition(
         self,
@@ -329,50 +305,3 @@ class JobCatalog:
                 crash_budget=defaults.crash_budget if crash_budget is None else crash_budget,
             )
         )
-
-    def _add(self, definition: JobDefinition, execute: object, hook: DeadLetterHook | None, *, source: object) -> None:
-        """The type and, with a hook, its internal type are registered; on any refusal neither is."""
-        job_type = definition.job_type
-        call = check_callable(execute, arity=2, name=f"the handler of {job_type}")
-        handler = RegisteredHandler(job_type, call, payload_type_of(call), definition)
-        added = [handler]
-        if hook is not None:
-            check_callable(hook, arity=3, name=f"on_dead_letter of {job_type}")
-            check_identifier(
-                job_type, field="job_type with on_dead_letter", limit_bytes=IDENTIFIER_LIMIT - len(HOOK_SUFFIX)
-            )
-            definition = replace(definition, has_dead_letter_hook=True)
-            added = [replace(handler, definition=definition, on_dead_letter=hook), hook_handler(handler, hook)]
-        for one in added:
-            self._refuse_duplicate(one.job_type)
-        if self._middleware.as_tuple:
-            added = [self._surrounded(one) for one in added]
-        self._handlers.update((one.job_type, one) for one in added)
-        self._types_by_source.setdefault(_reference(source), []).append(job_type)
-
-    def _surrounded(self, handler: RegisteredHandler) -> RegisteredHandler:
-        return replace(handler, call=self._middleware.surround(handler.call))
-
-    def _refuse_duplicate(self, job_type: str) -> None:
-        if job_type in self._handlers:
-            raise DuplicateJobType(f"the catalog already has a handler for {job_type}")
-
-    def _type_of(self, source: object) -> str:
-        job_types = self._types_by_source.get(_reference(source), [])
-        if len(job_types) != 1:
-            reason = "several job types" if job_types else "no job type"
-            raise UnknownJobType(f"this function is registered under {reason} of the catalog")
-        return job_types[0]
-
-    def _names(self) -> str:
-        return ", ".join(self.job_types) or "none"
-
-
-def _reference(source: object) -> Hashable:
-    """The handler itself, so that bound methods compare equal; its identity when it cannot be hashed. The catalog
-    holds what it registered, so an identity is not given away again."""
-    try:
-        hash(source)
-    except TypeError:
-        return id(source)
-    return source
