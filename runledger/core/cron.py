@@ -101,9 +101,6 @@ def _moments(numbers: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
             yield moment
 
 
-# -- wall clocks and moments ----------------------------------------------------------------------------------
-
-
 def _walls(numbers: str, after: datetime) -> Iterator[datetime]:
     """The wall-clock times later than ``after`` that the lists of numbers name, as if the zone had no changes."""
     source = copy(_source(numbers))
@@ -179,9 +176,6 @@ def _zone(name: str) -> tzinfo:
         "timezone is not the name of an IANA time zone that is known here",
         hint="for example Europe/Berlin; a machine without zone files needs the package tzdata",
     )
-
-
-# -- reading an expression ------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1_024)

@@ -144,9 +144,6 @@ def _policy(value: object, kind: type[Policy], field: str) -> Policy:
     raise InvalidRequest(f"{field} must be one of {', '.join(policy.lower() for policy in kind)}")
 
 
-# -- when it fires --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Timing:
     """What decides about the slots of one schedule."""

@@ -101,9 +101,6 @@ class AppendRequest:
     metadata: JsonValue = None
 
 
-# -- how a gate ends ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """The outside world said yes; ``output`` is any JSON, for the steps behind the gate."""
@@ -134,9 +131,6 @@ class Canceled:
 
 
 ExternalOutcome = Succeeded | Failed | Canceled
-
-
-# -- what is answered -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

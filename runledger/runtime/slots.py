@@ -58,8 +58,6 @@ class Slot:
     def _set(self, word: _Word, value: int) -> None:
         self._words[self._base + word] = value
 
-    # -- written by the supervisor when it spawns and buries ------------------------------------------------
-
     def reset(self, incarnation: int, spawned_at: int) -> None:
         """The slot belongs to a new process that has not said anything yet."""
         for word in _Word:
@@ -86,8 +84,6 @@ class Slot:
     def interrupt(self, token: int) -> None:
         """The attempt with this token counts no more; its handler is to be interrupted."""
         self._set(_Word.INTERRUPTED_TOKEN, token)
-
-    # -- written by the worker ------------------------------------------------------------------------------
 
     def set_pid(self, pid: int) -> None:
         self._set(_Word.PID, pid)
@@ -125,8 +121,6 @@ class Slot:
         words[base + _Word.HARD_DEADLINE] = 0
         words[base + _Word.RUNNING_TOKEN] = 0
         words[base + _Word.JOBS_DONE] += 1
-
-    # -- read by everybody ----------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int:

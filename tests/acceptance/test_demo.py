@@ -100,9 +100,6 @@ class TestLongText:
         assert replace(once, step=0).next().chain != once.next().chain
 
 
-# -- the check ---------------------------------------------------------------------------------------------------
-
-
 def a_job(number: int, job_type: str, payload: dict[str, object], status: JobStatus, output: object = None) -> Job:
     values = dict.fromkeys(Job.__dataclass_fields__)
     return Job(
@@ -255,9 +252,6 @@ class TestCheck:
         assert make_report(plan, seen, trouble=[], database_url=None).is_correct
         assert not make_report(plan, short, trouble=[], database_url=None).is_correct
         assert not make_report(plan, seen, trouble=["the worker command failed"], database_url=None).is_correct
-
-
-# -- the real thing ----------------------------------------------------------------------------------------------
 
 
 def run_command(directory: Path, home: Path, *, setup: str = "") -> "subprocess.CompletedProcess[str]":

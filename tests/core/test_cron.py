@@ -36,9 +36,6 @@ MINUTE = timedelta(minutes=1)
 LOWS, HIGHS = (0, 0, 1, 1, 0), (59, 23, 31, 12, 7)
 
 
-# -- the oracle: fields as sets, and a scan ------------------------------------------------------------------------
-
-
 def values_of(text: str, position: int) -> set[int]:
     found: set[int] = set()
     for item in text.split(","):
@@ -91,9 +88,6 @@ def answers(expression: str, zone: str, start: datetime, end: datetime) -> list[
     return found
 
 
-# -- random expressions ------------------------------------------------------------------------------------------
-
-
 @st.composite
 def fields(draw: st.DrawFn, position: int) -> str:
     low, high = LOWS[position], HIGHS[position]
@@ -144,9 +138,6 @@ def skipped(expression: str, after: datetime, found: datetime) -> Iterator[datet
                 yield wall
                 wall += MINUTE
         wall = day_end
-
-
-# -- clock changes -----------------------------------------------------------------------------------------------
 
 
 @cache
@@ -228,9 +219,6 @@ def test_a_day_that_a_zone_left_out_fires_once_when_it_would_have_ended() -> Non
     assert found == [datetime(2011, 12, 30, 10, tzinfo=UTC), datetime(2011, 12, 30, 22, tzinfo=UTC)]
 
 
-# -- seconds, words, days ----------------------------------------------------------------------------------------
-
-
 def next_few(expression: str, count: int = 3) -> list[str]:
     moment, found = datetime(2027, 1, 1, tzinfo=UTC), []
     for _ in range(count):
@@ -284,9 +272,6 @@ def test_the_last_year_there_is_ends_in_an_error_of_ours() -> None:
         next_fire_at("0 0 1 1 *", "UTC", datetime(9999, 12, 1, tzinfo=UTC))
     with pytest.raises(InvalidCron):
         next_fire_at("* * * * *", "America/New_York", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
-
-
-# -- what is refused ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,6 @@ def plan(missed: MissedPolicy, *, now: datetime, timing: Timing = HOURLY, slot: 
     return plan_firing(timing, missed, slot=slot, fires_at=timing.fire_time(slot), now=now)
 
 
-# -- limits --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changed", "error"),
     [
@@ -62,9 +59,6 @@ def test_policies_may_be_written_as_words() -> None:
     encoded = encode_schedule(ScheduleRequest("n", cron="@daily", job_type="t", missed="all", overlap="Skip"))
 
     assert (encoded.missed, encoded.overlap, encoded.payload) == ("ALL", "SKIP", "{}")
-
-
-# -- the catalog ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -119,9 +113,6 @@ def test_a_typed_handler_sees_what_the_scheduler_adds_if_its_type_has_room() -> 
     assert PayloadType(shape_of(dict[str, Any])).from_json(stored) == stored
 
 
-# -- jitter --------------------------------------------------------------------------------------------------------
-
-
 def test_jitter_is_the_same_everywhere() -> None:
     timing = Timing("nightly", "0 3 * * *", "UTC", 3_600)
 
@@ -169,9 +160,6 @@ def test_the_next_slot_is_the_first_whose_firing_lies_ahead(cron: str, jitter: i
         slot = timing.next_slot(slot)
 
     assert timing.next_slot_due_after(first, now) == slot
-
-
-# -- missed slots --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("missed", MissedPolicy)

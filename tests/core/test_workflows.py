@@ -43,8 +43,6 @@ def snapshot(*steps: StepRequest, **options: Any) -> Any:
     return json.loads(encode_run(run(*steps, idempotency_key="key", **options)).snapshot or "")
 
 
-# -- every mistake has its error --------------------------------------------------------------------------------
-
 MISTAKES: list[tuple[type[errors.InvalidWorkflow], WorkflowRunRequest]] = [
     (errors.BlankStepKey, run(step(" "))),
     (errors.BlankStepJobType, run(StepRequest("a", " "))),
@@ -148,9 +146,6 @@ def test_two_spellings_of_one_key_are_one_key():
         encode_run(run(step("caf\u00e9"), step("cafe\u0301")))
 
 
-# -- size -------------------------------------------------------------------------------------------------------
-
-
 def test_a_chain_of_ten_thousand_steps_is_no_recursion():
     steps = [step("0"), *(step(str(number), str(number - 1)) for number in range(1, 10_000))]
 
@@ -163,8 +158,6 @@ def test_a_circle_of_ten_thousand_steps_is_found():
     with pytest.raises(errors.CycleDetected, match="…"):
         encode_run(run(*steps))
 
-
-# -- cycles against brute force ---------------------------------------------------------------------------------
 
 edge_sets = st.integers(1, 7).flatmap(
     lambda count: st.tuples(
@@ -198,9 +191,6 @@ def test_a_cycle_is_found_exactly_when_there_is_one(graph: tuple[int, set[tuple[
         assert all(edge in edges for edge in pairwise(circle))
         assert circle[0] == circle[-1]
     assert found == has_circle(count, edges)
-
-
-# -- the snapshot -----------------------------------------------------------------------------------------------
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 8))
@@ -312,9 +302,6 @@ def test_differences_name_step_and_field():
     assert "steps.a.payload" not in fields
 
 
-# -- holes in payloads ------------------------------------------------------------------------------------------
-
-
 def test_a_payload_without_holes_has_no_parts():
     template = encode_template({"a": [1, {"b": None}]})
 
@@ -347,9 +334,6 @@ def test_a_payload_that_never_ends_is_refused():
 
     with pytest.raises(InvalidPayload):
         encode_template(endless)
-
-
-# -- the builder ------------------------------------------------------------------------------------------------
 
 
 def test_the_builder_makes_the_explicit_request():
@@ -431,9 +415,6 @@ def test_one_prerequisite_in_two_modes_is_a_duplicate():
         builder.after_success("b", ["a"]).after_terminal("b", ["a"]).build()
 
 
-# -- the catalog ------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def catalog() -> JobCatalog:
     made = JobCatalog()
@@ -461,9 +442,6 @@ def test_a_catalog_checks_payloads_that_are_known(catalog: JobCatalog) -> None:
     builder.job("b", "doc.crawl", {"x": output_of("a", "x")}).after_success("b", ["a"])
 
     assert [one.job_type for one in builder.build().steps] == ["doc.crawl", None, "doc.crawl"]
-
-
-# -- append -----------------------------------------------------------------------------------------------------
 
 
 def append(*steps: StepRequest, **options: Any) -> AppendRequest:

@@ -73,9 +73,6 @@ def gate(found: JobExplanation, name: str) -> Gate:
     return next(one for one in found.gates if one.name == name)
 
 
-# -- waiting ----------------------------------------------------------------------------------------------------
-
-
 def test_nothing_holds_up_a_job_that_an_idle_worker_serves(connection: Connection) -> None:
     a_worker(connection)
 
@@ -266,9 +263,6 @@ def test_a_crash_budget_that_one_more_crash_spends_is_a_note(connection: Connect
     )
 
 
-# -- running ----------------------------------------------------------------------------------------------------
-
-
 def test_a_running_job_names_its_worker_lease_and_deadline(connection: Connection) -> None:
     a_worker(connection, worker_id="host-a.0.1", state=WorkerState.BUSY)
     job = a_leased_job(connection, worker_id="host-a.0.1")
@@ -311,9 +305,6 @@ def test_a_running_job_of_a_worker_that_is_unknown_or_lost(connection: Connectio
     lose_workers(connection)
 
     assert gate(explained(connection, job), "worker").state is NOTE
-
-
-# -- ended ------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_that_succeeded(connection: Connection) -> None:

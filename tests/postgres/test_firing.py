@@ -116,9 +116,6 @@ def test_at_most_the_limit_fires_and_the_longest_due_first(connection):
     assert [name for name, _ in fired_slots(done)] == ["a", "c"]
 
 
-# -- a slot fires once -------------------------------------------------------------------------------------------
-
-
 def test_two_schedulers_at_once_fire_a_slot_once(connection, connect):
     slot = a_schedule(connection)
     first, second = connect(autocommit=False), connect(autocommit=False)
@@ -180,9 +177,6 @@ def test_no_job_is_older_than_its_slot(connection):
     assert scalar(connection, "SELECT bool_and(created_at >= scheduled_for) FROM runledger.job_queue")
 
 
-# -- late ----------------------------------------------------------------------------------------------------------
-
-
 def test_one_late_firing_for_the_original_slot_then_the_next_future_one(connection):
     slot = a_schedule(connection, hours_late=5)
 
@@ -229,9 +223,6 @@ def test_a_long_pause_is_a_missed_slot(connection):
     assert fired_slots(fire(connection)) == [("hourly", slot)]
 
 
-# -- overlapping ---------------------------------------------------------------------------------------------------
-
-
 def test_overlap_skip_waits_for_the_last_job_and_says_so(connection):
     slot = a_schedule(connection, hours_late=1, overlap="skip")
     first = job_of(connection, fire(connection))
@@ -265,9 +256,6 @@ def test_overlap_skip_fires_one_of_several_missed_slots(connection):
 
     assert fired_slots(fire(connection)) == [("hourly", slot)]
     assert fire(connection).due == 0
-
-
-# -- what cannot fire ------------------------------------------------------------------------------------------------
 
 
 def make_due_again(connection, name):
@@ -320,9 +308,6 @@ def test_a_repaired_schedule_that_is_written_again_forgets_its_error(connection)
     assert (again.last_error_code, again.last_error_message) == (None, None)
 
 
-# -- by hand -------------------------------------------------------------------------------------------------------
-
-
 def test_a_trigger_makes_a_job_now_and_moves_nothing(connection):
     slot = a_schedule(connection, payload={"kind": "daily"})
     set_job_schedule_active(connection, "hourly", is_active=False)
@@ -357,9 +342,6 @@ def test_a_trigger_of_what_cannot_fire_is_refused(connection):
     with pytest.raises(ScheduleDefinitionNotFoundOrDisabled):
         trigger_job_schedule(connection, "hourly")
     assert count(connection, "job_queue") == 0
-
-
-# -- waiting -------------------------------------------------------------------------------------------------------
 
 
 def test_the_wait_is_until_the_first_active_schedule(connection):

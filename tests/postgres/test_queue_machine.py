@@ -134,8 +134,6 @@ class QueueMachine(RuleBasedStateMachine):
                 self.connection, job_type, crash_budget=CRASH_BUDGET, retry=RetryPolicy(base_seconds=60, jitter=False)
             )
 
-    # -- helpers ----------------------------------------------------------------------------------------------
-
     def live(self) -> dict[int, tuple[ModelJob, ModelLease]]:
         return {job.lease.token: (job, job.lease) for job in self.jobs.values() if job.lease}
 
@@ -156,8 +154,6 @@ class QueueMachine(RuleBasedStateMachine):
         except error:
             return
         raise AssertionError(f"{call.__name__} should have raised {error.__name__}")
-
-    # -- rules ------------------------------------------------------------------------------------------------
 
     @rule(
         job_type=st.sampled_from(TYPES),
@@ -383,8 +379,6 @@ class QueueMachine(RuleBasedStateMachine):
     def disable_or_enable(self, job_type: str) -> None:
         set_definition_enabled(self.connection, job_type, is_enabled=job_type in self.disabled)
         self.disabled ^= {job_type}
-
-    # -- what is true after every step ------------------------------------------------------------------------
 
     @invariant()
     def every_job_is_as_the_model_says(self) -> None:

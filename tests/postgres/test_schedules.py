@@ -77,9 +77,6 @@ def test_the_first_slot_is_the_next_one_on_the_clock_of_the_database(connection)
     assert stored.next_fire_at == stored.next_slot_at
 
 
-# -- upsert: what changes and what stays -----------------------------------------------------------------------
-
-
 def moved_to(connection, moment):
     assert set_job_schedule_next_fire_at(connection, "nightly", moment)
     return moment
@@ -168,9 +165,6 @@ def test_two_upserts_of_a_new_name_make_one_schedule(connection, connect, in_bac
     assert count(connection, "job_schedules") == 1
 
 
-# -- operators ---------------------------------------------------------------------------------------------------
-
-
 def test_what_is_not_there_is_said_and_not_made(connection):
     assert not set_job_schedule_active(connection, "ghost", is_active=True)
     assert not set_job_schedule_next_fire_at(connection, "ghost", datetime(2030, 1, 1, tzinfo=UTC))
@@ -226,9 +220,6 @@ def test_pages_are_by_name_and_scope(connection):
     assert names(job_type="test.other") == ["d"]
     with pytest.raises(InvalidPagination):
         names(limit=0)
-
-
-# -- synchronisation ---------------------------------------------------------------------------------------------
 
 
 def is_active(connection, name="nightly"):

@@ -75,9 +75,6 @@ def cancel(connection: Connection, run_id: str, **options: Any) -> bool:
         return cancel_workflow_run(connection, run_id=run_id, **options)
 
 
-# -- gates ------------------------------------------------------------------------------------------------------
-
-
 def test_an_open_gate_shows_once_nothing_else_is_alive(connection):
     run_id = a_gated_run(connection)
     assert run_of(connection, run_id).status is WorkflowRunStatus.RUNNING
@@ -169,9 +166,6 @@ def test_every_error_of_a_gate(connection, connect: Connect) -> None:
         complete_external_workflow_step(other, run_id=run_id, step_key="gate", outcome=Succeeded())
 
     assert snapshot(connection) == before
-
-
-# -- append -----------------------------------------------------------------------------------------------------
 
 
 def test_appended_steps_join_the_run(connection):
@@ -294,9 +288,6 @@ def test_an_append_waits_for_a_cancel_and_finds_the_run_ended(connection, connec
 
     with pytest.raises(errors.AppendTerminalRun):
         waiting.result()
-
-
-# -- cancel -----------------------------------------------------------------------------------------------------
 
 
 def test_a_cancel_takes_every_job_wherever_it_is(connection):

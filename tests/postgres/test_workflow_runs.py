@@ -59,9 +59,6 @@ def a_diamond(connection: Connection, **options: Any) -> WorkflowDagBuilder:
     )
 
 
-# -- enqueue ----------------------------------------------------------------------------------------------------
-
-
 def test_only_steps_without_prerequisites_are_due(connection):
     run = enqueue(connection, a_diamond(connection))
 
@@ -195,9 +192,6 @@ def test_two_at_once_with_one_key_are_one_run(connection, connect: Connect, in_b
     first.commit()
 
     assert waiting.result() == type(stored)(stored.run_id, False, WorkflowRunStatus.RUNNING)
-
-
-# -- advance ----------------------------------------------------------------------------------------------------
 
 
 def test_a_join_waits_for_all_of_its_branches(connection):
@@ -381,9 +375,6 @@ def test_cancelling_its_job_cancels_the_step_and_advances(connection):
     assert_invariants(connection)
 
 
-# -- data -------------------------------------------------------------------------------------------------------
-
-
 def test_outputs_of_prerequisites_are_inputs(connection):
     builder = a_workflow(connection).job("a", TYPE).job("b", TYPE).job("c", TYPE).after_terminal("c", ["a", "b"])
     enqueue(connection, builder)
@@ -449,9 +440,6 @@ def test_the_result_of_a_run_is_the_output_of_its_result_step(connection):
     succeed(connection, jobs["b"])
 
     assert run_of(connection, run.run_id).result == {"answer": 42}
-
-
-# -- reads ------------------------------------------------------------------------------------------------------
 
 
 def test_runs_are_listed_by_page_type_status_and_scope(connection):

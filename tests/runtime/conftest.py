@@ -65,9 +65,6 @@ def start_host(own_database: str, tmp_path: Path) -> Iterator[StartHost]:
         host.end()
 
 
-# -- workers and keepers as objects, ticked by the test ------------------------------------------------------
-
-
 @pytest.fixture
 def connection(database_url: str) -> Iterator[Connection]:
     """A psycopg connection in autocommit to an empty ledger."""

@@ -79,8 +79,6 @@ class Host:
             )
         self.pid = self.process.pid
 
-    # -- what it said ---------------------------------------------------------------------------------------
-
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
@@ -107,8 +105,6 @@ class Host:
         except AssertionError as error:
             raise AssertionError(f"{error}; the host said:\n{self.log}") from None
         return found
-
-    # -- its processes --------------------------------------------------------------------------------------
 
     def ready(self, workers: int = 1) -> "Host":
         """Returns once this many workers have said that they are ready."""
@@ -215,8 +211,6 @@ class Desk:
         """A gate that is still closed; ``touch()`` opens it."""
         return self.directory / f"{name}-{secrets.token_hex(4)}"
 
-    # -- looking --------------------------------------------------------------------------------------------
-
     def scalar(self, query: str, *parameters: object) -> Any:
         row = self.connection.execute(query, parameters).fetchone()
         assert row is not None
@@ -251,8 +245,6 @@ class Desk:
                 " ON a.job_id = q.id AND a.outcome = 'SUCCEEDED' GROUP BY q.id"
             ).fetchall()
         )
-
-    # -- waiting --------------------------------------------------------------------------------------------
 
     def wait_for_effect(self, job_id: str, note: str = "begun", *, count: int = 1, within: float = 30.0) -> int:
         """The pid of the process that recorded the last of them."""

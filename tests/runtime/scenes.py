@@ -101,7 +101,6 @@ def a_catalog(url: str) -> JobCatalog:
     return catalog
 
 
-# -- scenes: what is prepared, and the call that is cut -------------------------------------------------------
 
 
 def a_worker(stage: Stage) -> Work:

@@ -72,9 +72,6 @@ def dial(address: str) -> Iterator[Callable[[], socket.socket]]:
         connection.close()
 
 
-# -- a real host ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.process
 def test_a_host_that_works_is_alive_and_counts_and_is_ready_while_the_schema_fits(
     desk: Desk, start_host: StartHost, address: str
@@ -206,9 +203,6 @@ def refused(desk: Desk, server_url: str) -> Iterator[None]:
             yield
         finally:
             admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-
-
-# -- the answers themselves ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -42,9 +42,6 @@ def an_obituary(worker_id: str, cause: str = "crash", *, running: int = 0, begun
     return Obituary(worker_id, cause, 0, signal.SIGKILL, running, list(begun), 0.5 if running else None, 40, 1_024)
 
 
-# -- leases -----------------------------------------------------------------------------------------------------
-
-
 def test_leases_of_a_living_worker_are_renewed(connection: Connection, make_keeper: MakeKeeper) -> None:
     bench = make_keeper()
     [slot] = bench.slots
@@ -151,9 +148,6 @@ def test_a_lease_that_no_slot_knows_is_left_to_lapse(connection: Connection, mak
     assert ends_in(connection, lost) < timedelta(seconds=45)
 
 
-# -- jobs stuck behind a long one, and cancelled ones -----------------------------------------------------------
-
-
 def test_jobs_behind_a_long_one_are_given_back_once(connection: Connection, make_keeper: MakeKeeper) -> None:
     bench = make_keeper()
     [slot] = bench.slots
@@ -211,9 +205,6 @@ def test_a_running_attempt_that_holds_its_lease_is_not_interrupted(
     bench.keeper.tick()
 
     assert slot.interrupted_token == 0
-
-
-# -- the dead ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -333,9 +324,6 @@ def test_the_keeper_of_a_dead_supervisor_returns_the_leases_of_its_workers(
     bench.keeper.take_over()
 
     assert {(bench.job(job.job_id).status, bench.job(job.job_id).attempt) for job in jobs} == {(JobStatus.PENDING, 0)}
-
-
-# -- due jobs and wake-ups --------------------------------------------------------------------------------------
 
 
 def test_due_jobs_are_promoted_and_idle_workers_woken(connection: Connection, make_keeper: MakeKeeper) -> None:

@@ -28,9 +28,6 @@ def heavy_desk(desk: Desk) -> Desk:
     return desk
 
 
-# -- memory --------------------------------------------------------------------------------------------------
-
-
 def test_a_worker_that_grew_is_replaced_between_jobs_and_no_attempt_is_lost(
     heavy_desk: Desk, start_host: StartHost
 ) -> None:
@@ -72,9 +69,6 @@ def test_a_worker_beyond_all_bounds_is_killed_in_its_job(heavy_desk: Desk, start
     assert host.stop() == 0
 
 
-# -- a loop that stands still --------------------------------------------------------------------------------
-
-
 def test_an_idle_worker_whose_loop_stands_still_is_killed_and_replaced(desk: Desk, start_host: StartHost) -> None:
     host = start_host(script="impatient_host.py", JOBS_DATABASE_TIMEOUT_SECONDS=1).ready()
     [wedged] = host.worker_pids
@@ -101,9 +95,6 @@ def test_a_worker_in_a_job_is_never_taken_for_wedged(desk: Desk, start_host: Sta
     assert desk.wait_for_end(job_id).attempt == 1
     assert host.events("process.killed") == []
     assert host.stop() == 0
-
-
-# -- orphans -------------------------------------------------------------------------------------------------
 
 
 def test_orphans_that_the_supervisor_inherits_are_reaped_and_never_taken_for_workers(

@@ -57,9 +57,6 @@ def returning(value: Any) -> JobCatalog:
     return catalog
 
 
-# -- ends -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("output", [None, True, 0, 1.5, "text", [], {"a": [1, {"b": None}]}])
 def test_what_a_handler_returns_is_the_output_of_the_job(make_bench: MakeBench, output: Any) -> None:
     bench = make_bench(returning(output))
@@ -295,9 +292,6 @@ def test_a_timeout_of_the_attempt_is_raised_in_the_handler(make_bench: MakeBench
     assert seen[0] < 0.1
 
 
-# -- settling ---------------------------------------------------------------------------------------------------
-
-
 def test_an_outcome_waits_no_longer_than_the_delay_while_the_next_job_runs(make_bench: MakeBench) -> None:
     catalog = JobCatalog()
     waited: list[float] = []
@@ -349,9 +343,6 @@ def test_without_a_delay_each_outcome_is_written_at_once(make_bench: MakeBench) 
 
 def _grow_prefetch(bench: Bench, *, to: int) -> None:
     bench.worker._prefetch.size = to  # a batch of a known size, which short jobs would reach by themselves
-
-
-# -- claimed ahead ------------------------------------------------------------------------------------------------
 
 
 def test_a_job_that_waited_too_long_behind_another_goes_back(make_bench: MakeBench) -> None:
@@ -453,9 +444,6 @@ def test_a_draining_worker_waits_for_a_retry_that_is_still_to_come(make_bench: M
     bench.run("test")
 
     assert bench.worker.tick() is not None
-
-
-# -- a broken connection --------------------------------------------------------------------------------------------
 
 
 def _end_session(bench: Bench, database_url: str) -> None:
