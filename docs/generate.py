@@ -9,9 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import click  # noqa: E402 - the checkout comes first on the path
+from process_tree import process_tree_page  # noqa: E402 - beside this file
 
 import runledger.postgres  # noqa: E402
 from runledger.cli.worker import worker  # noqa: E402
@@ -130,6 +131,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "statements.sql": statements_page,
     "states.md": states_page,
     "errors.md": errors_page,
+    "processes.md": lambda: process_tree_page(NOTE),
     "../operations/permissions.md": permissions_page,
 }
 
