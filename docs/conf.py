@@ -2,6 +2,7 @@
 
 import re
 import sys
+from enum import Enum
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,7 @@ myst_fence_as_directive = ["mermaid"]
 suppress_warnings = ["myst.xref_missing"]  # links to files of the repository; test_links looks after them
 
 autodoc_member_order = "bysource"
+maximum_signature_line_length = 80  # a longer one has a line for each parameter
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
@@ -49,16 +51,17 @@ SECTION = re.compile(r'^    # (?P<title>.+)$|^    "(?P<name>\w+)",$', re.MULTILI
 
 
 def api_page() -> str:
-    """Every public name but errors, which have a page of their own, under the headings of ``__all__``."""
+    """Every public name under the headings of ``__all__``; of the errors only the root, since a page lists them all."""
     listing = (ROOT / "runledger" / "__init__.py").read_text().rpartition("__all__ = [")[2]
     parts = ["# Python API\n\nEverything public is exported flat from `runledger`.\n"]
-    is_wanted = False
     for match in SECTION.finditer(listing):
-        if match["title"]:
-            is_wanted = not match["title"].startswith("errors")
-            parts += [f"\n## {match['title'].capitalize()}\n"] if is_wanted else []
-        elif is_wanted:
-            parts.append(_directive(match["name"]))
+        title, name = match["title"], match["name"]
+        if title:
+            parts.append(f"\n## {title.capitalize()}\n")
+        elif name != "__version__":
+            parts.append(_directive(name))
+    parts.append("\n## Errors\n\n[Errors](errors.md) lists them all, each with its code.\n")
+    parts += [_directive("RunledgerError"), _directive("FieldDifference")]
     return "".join(parts)
 
 
@@ -68,6 +71,8 @@ def _directive(name: str) -> str:
     value = getattr(runledger, name)
     if isinstance(value, type):
         directive = f"autoclass:: runledger.{name}\n   :members:\n   :exclude-members: __new__, __init__"
+        if issubclass(value, Enum):
+            directive += "\n   :undoc-members:"
         if value.__mro__[1].__module__.startswith("runledger."):
             directive += "\n   :inherited-members: Exception"
     else:

@@ -176,7 +176,7 @@ def _errors() -> list[type[errors.RunledgerError]]:
 
 def _first_paragraph(kind: type[errors.RunledgerError]) -> str:
     text = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
-    return " ".join(text.split()).replace("|", "\\|") or "(see its parent)"
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
 
 
 def main() -> None:

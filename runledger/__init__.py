@@ -188,13 +188,35 @@ __all__ = [
     "RetryPolicy",
     "DeadLetterInfo",
     "DeadLetterReason",
+    # how an attempt ends
+    "JobFailure",
+    "Snooze",
+    "Continue",
+    "JobCancelled",
+    "JobTimeout",
+    # code around every enqueue and attempt
+    "Middleware",
+    "SettledAttempt",
+    "use_for_enqueues",
     # an application's client
     "Ledger",
-    # enqueue and operate, on a connection
+    # enqueue, on a connection
     "JobRequest",
     "EnqueuedJob",
     "enqueue_job",
     "enqueue_jobs",
+    # change, on a connection
+    "cancel_job",
+    "requeue_job",
+    "reschedule_job",
+    "OperatorAction",
+    "list_operator_actions",
+    "ChangedJobs",
+    "cancel_jobs",
+    "requeue_jobs",
+    "reprioritise_jobs",
+    "reprioritise_job",
+    "count_jobs",
     # read, on a connection
     "Scope",
     "get_job",
@@ -278,6 +300,16 @@ __all__ = [
     "WorkflowStepStatus",
     "StepKind",
     "ReleaseMode",
+    # figures and retention
+    "JobMetrics",
+    "MetricsBy",
+    "Percentiles",
+    "get_job_metrics",
+    "Retention",
+    "Pruned",
+    "prune_jobs",
+    "prune_workflow_runs",
+    "count_prunable",
     # the schema
     "migrate",
     "ensure_schema_compatible",
@@ -286,6 +318,8 @@ __all__ = [
     "JobsConfig",
     "list_workers",
     "RegisteredWorker",
+    "WorkerState",
+    # why it does not run, and what is wrong
     "explain_job",
     "JobExplanation",
     "Gate",
@@ -294,20 +328,9 @@ __all__ = [
     "DoctorReport",
     "CheckResult",
     "CheckStatus",
-    "WorkerState",
     # a warning
     "BlockingCallWarning",
 ]
-# errors
 __all__ += errors.__all__
 __all__ += operation_errors.__all__
 __all__ += workflow_errors.__all__
-# code around every enqueue and attempt; how an attempt ends
-__all__ += ["Middleware", "SettledAttempt", "use_for_enqueues"]
-__all__ += ["JobFailure", "Snooze", "Continue", "JobCancelled", "JobTimeout"]
-# figures and retention
-__all__ += ["JobMetrics", "MetricsBy", "Percentiles", "get_job_metrics"]
-# many jobs, operators
-__all__ += ["cancel_job", "requeue_job", "reschedule_job", "OperatorAction", "list_operator_actions"]
-__all__ += ["ChangedJobs", "cancel_jobs", "requeue_jobs", "reprioritise_jobs", "reprioritise_job", "count_jobs"]
-__all__ += ["Retention", "Pruned", "prune_jobs", "prune_workflow_runs", "count_prunable"]

@@ -27,6 +27,7 @@ class ChangedJobs:
 
     @property
     def skipped(self) -> int:
+        """How many jobs matched and were left as they are."""
         return self.matched - self.changed
 
     def and_then(self, batch: "ChangedJobs") -> "ChangedJobs":

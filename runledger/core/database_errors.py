@@ -48,22 +48,32 @@ class PermissionDenied(ForbiddenError):
 
 
 class UniqueViolation(ConflictError):
+    """A row with this identity exists (SQLSTATE 23505), by a constraint that has no error of its own."""
+
     code = "db.unique_violation"
 
 
 class RelatedResourceMissing(ValidationError):
+    """The row refers to one that does not exist (SQLSTATE 23503)."""
+
     code = "db.related_resource_missing"
 
 
 class RelatedResourceStillReferenced(ValidationError):
+    """Other rows still refer to the one that should go (SQLSTATE 23001)."""
+
     code = "db.related_resource_still_referenced"
 
 
 class BusinessRuleViolation(ValidationError):
+    """A check of the database refuses these values (SQLSTATE 23514)."""
+
     code = "db.business_rule_violation"
 
 
 class RequiredFieldMissing(ValidationError):
+    """A value is missing that the database requires (SQLSTATE 23502)."""
+
     code = "db.required_field_missing"
 
 

@@ -32,35 +32,49 @@ class RunledgerError(Exception):
 
 
 class ConflictError(RunledgerError):
+    """The stored state disagrees with the request: nothing was written, and reading the state again may help."""
+
     code: ClassVar[str] = "runledger.conflict"
     category: ClassVar[str] = "conflict"
 
 
 class ValidationError(RunledgerError):
+    """The request is wrong as it stands: nothing was written, and the same request fails again."""
+
     code: ClassVar[str] = "runledger.invalid"
     category: ClassVar[str] = "validation"
 
 
 class NotFoundError(RunledgerError):
+    """What the request names does not exist, or not in the given scope; the answer does not say which."""
+
     code: ClassVar[str] = "runledger.not_found"
     category: ClassVar[str] = "not_found"
 
 
 class ForbiddenError(RunledgerError):
+    """The caller does not hold the right that it needs: a lease, a grant, a confirmation. Nothing was written."""
+
     code: ClassVar[str] = "runledger.forbidden"
     category: ClassVar[str] = "forbidden"
 
 
 class UnavailableError(RunledgerError):
+    """The database cannot be used now, or did not answer in time; the same call may succeed later."""
+
     code: ClassVar[str] = "runledger.unavailable"
     category: ClassVar[str] = "unavailable"
 
 
 class ConfigurationError(RunledgerError):
+    """The program or its database is set up wrongly, and a person has to change something; ``hint`` says what."""
+
     code: ClassVar[str] = "runledger.configuration"
     category: ClassVar[str] = "configuration"
 
 
 class InternalError(RunledgerError):
+    """Stored data or the library contradicts itself: a defect, or rows that somebody wrote past the library."""
+
     code: ClassVar[str] = "runledger.internal"
     category: ClassVar[str] = "internal"

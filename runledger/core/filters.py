@@ -32,6 +32,7 @@ class JobFilter:
 
     @property
     def is_empty(self) -> bool:
+        """Whether nothing is given, so that every job is meant."""
         return all(getattr(self, one.name) is None for one in fields(self))
 
     def as_json(self) -> dict[str, JsonValue]:

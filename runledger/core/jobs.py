@@ -87,14 +87,17 @@ class Scope:
 
     @classmethod
     def organization(cls, organization_id: UUID | str) -> "Scope":
+        """Jobs, runs and schedules of this organization only. Raises ValueError for a text that is no UUID."""
         return cls(ScopeKind.ORGANIZATION, UUID(str(organization_id)))
 
     @classmethod
     def global_only(cls) -> "Scope":
+        """Only what belongs to no organization."""
         return cls(ScopeKind.GLOBAL)
 
     @classmethod
     def any(cls) -> "Scope":
+        """Everything, whoever it belongs to: for operators, and where there are no organizations."""
         return cls(ScopeKind.ANY)
 
 
@@ -187,6 +190,9 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobLog:
+    """A line that a handler or a program wrote about a job, with fields of its own. ``attempt`` is None where no
+    attempt had begun yet."""
+
     log_id: int
     job_id: UUID
     run_number: int

@@ -28,14 +28,20 @@ class InvalidDatabaseUrl(ConfigurationError):
 
 
 class SchemaMissing(ConfigurationError):
+    """The database has no schema of Runledger; ``runledger migrate`` makes it."""
+
     code = "schema.missing"
 
 
 class SchemaBehind(ConfigurationError):
+    """Migrations of this package are not applied yet; ``runledger migrate`` applies them."""
+
     code = "schema.behind"
 
 
 class SchemaAhead(ConfigurationError):
+    """The database has a migration that this package does not know: a newer release migrated it."""
+
     code = "schema.ahead"
 
 

@@ -54,6 +54,8 @@ class IdempotencyRowMissing(InternalError):
 
 
 class AlreadyEnqueued(ConflictError):
+    """The idempotency key, or the slot of the schedule, belongs to a job that another transaction stored meanwhile."""
+
     code = "job.already_enqueued"
 
 
@@ -76,14 +78,20 @@ class StateChangedConcurrently(ConflictError):
 
 
 class JobNotFound(NotFoundError):
+    """No job has this id in the given scope, or the text is no id."""
+
     code = "job.not_found"
 
 
 class DefinitionNotFound(NotFoundError):
+    """No definition of this job type is stored: no worker has synchronised it yet."""
+
     code = "job.definition_not_found"
 
 
 class ScheduleNotFound(NotFoundError):
+    """No schedule of this name is stored."""
+
     code = "job_schedule.not_found"
 
 

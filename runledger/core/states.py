@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 
 class JobStatus(StrEnum):
+    """Where a job stands: PENDING until it is claimed, LEASED while an attempt runs, and then one of the three ends."""
+
     PENDING = "PENDING"
     LEASED = "LEASED"
     SUCCEEDED = "SUCCEEDED"
@@ -18,6 +20,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether the job has ended; only a requeue starts it again."""
         return self in FINAL_JOB_STATUSES
 
 
@@ -45,6 +48,7 @@ class Outcome(StrEnum):
 
     @property
     def is_retryable(self) -> bool:
+        """Whether the job may run again after such an attempt, as far as attempts and crash budget last."""
         return self in RETRYABLE_OUTCOMES
 
 
@@ -65,6 +69,8 @@ class JobEventType(StrEnum):
 
 
 class LogLevel(StrEnum):
+    """How much a line of a job's log matters, the least first."""
+
     DEBUG = "DEBUG"
     INFO = "INFO"
     WARNING = "WARNING"
@@ -87,6 +93,9 @@ class OverlapPolicy(StrEnum):
 
 
 class WorkflowRunStatus(StrEnum):
+    """Where a run stands. WAITING_FOR_EXTERNAL: only gates, and what is behind them, are left; COMPLETED_WITH_ERRORS: every
+    step has ended, not all of them well."""
+
     RUNNING = "RUNNING"
     WAITING_FOR_EXTERNAL = "WAITING_FOR_EXTERNAL"
     SUCCEEDED = "SUCCEEDED"
@@ -95,6 +104,7 @@ class WorkflowRunStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether the run has ended, for ever."""
         return self in FINAL_RUN_STATUSES
 
 
@@ -111,15 +121,20 @@ class WorkflowStepStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether the step has ended, for ever."""
         return self in FINAL_STEP_STATUSES
 
 
 class StepKind(StrEnum):
+    """JOB: the step enqueues a job; EXTERNAL: it is a gate, which somebody outside completes."""
+
     JOB = "JOB"
     EXTERNAL = "EXTERNAL"
 
 
 class ReleaseMode(StrEnum):
+    """What an edge waits for: any end of its prerequisite, or success only."""
+
     ON_TERMINAL = "ON_TERMINAL"
     ON_SUCCESS = "ON_SUCCESS"
 

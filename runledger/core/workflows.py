@@ -144,6 +144,8 @@ class EnqueuedWorkflowRun:
 
 
 class AppendOutcome(StrEnum):
+    """Whether an append added its steps, or had been applied before under the same mutation key."""
+
     APPENDED = "APPENDED"
     ALREADY_APPLIED = "ALREADY_APPLIED"
 

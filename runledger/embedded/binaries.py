@@ -30,13 +30,16 @@ class Binaries:
 
     @property
     def major(self) -> int:
+        """The major version of PostgreSQL."""
         return int(self.version.split(".")[0])
 
     @property
     def prefix(self) -> Path:
+        """The folder that holds ``bin``."""
         return self.directory.parent
 
     def program(self, name: str) -> str:
+        """The path of one program, such as ``initdb``; it need not exist."""
         return str(self.directory / name)
 
 

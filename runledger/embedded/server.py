@@ -37,6 +37,8 @@ CHANGE_TIMEOUT_SECONDS = 180.0
 
 
 class ServerState(StrEnum):
+    """ABSENT: no data directory has been made yet; STOPPED: it is there and no server runs on it."""
+
     ABSENT = "absent"
     STOPPED = "stopped"
     RUNNING = "running"

@@ -120,10 +120,12 @@ class JobsConfig:
 
     @property
     def poll_interval_seconds(self) -> float:
+        """``poll_interval_ms`` in seconds."""
         return self.poll_interval_ms / 1_000
 
     @property
     def settle_delay_seconds(self) -> float:
+        """``settle_delay_ms`` in seconds."""
         return self.settle_delay_ms / 1_000
 
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+from collections.abc import Iterator
 
 import django
 import pytest
@@ -56,17 +57,34 @@ def test_a_package_exports_what_it_names_and_nothing_else(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_everything_exported_has_a_docstring(package: str) -> None:
+def test_everything_exported_says_what_it_is_and_so_do_its_methods(package: str) -> None:
     module = importlib.import_module(package)
     values = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
-    bare = [name for name, value in values.items() if _needs_docstring(value) and not inspect.getdoc(value)]
+    bare = [one for name, value in values.items() if _is_ours(value) for one in _without_words(name, value)]
 
     assert bare == []
 
 
+def _without_words(name: str, value: object) -> Iterator[str]:
+    """What has no docstring of its own: the name, or public methods of the class that it is."""
+    if inspect.isclass(value):
+        words = vars(value).get("__doc__") or ""
+        if not words or words.startswith(f"{value.__name__}("):  # a dataclass repeats its signature
+            yield name
+        members = ((member, _function_of(one)) for member, one in vars(value).items() if member[0] != "_")
+        yield from (f"{name}.{member}" for member, one in members if one is not None and not inspect.getdoc(one))
+    elif inspect.isfunction(value) and not value.__doc__:
+        yield name
+
+
+def _function_of(member: object) -> object:
+    """Behind a method, class method or property; None for what is none of them."""
+    if isinstance(member, classmethod | staticmethod):
+        return member.__func__
+    if isinstance(member, property):
+        return member.fget
+    return member if inspect.isfunction(member) else None
+
+
 def _is_ours(value: object) -> bool:
     return str(getattr(value, "__module__", "")).startswith("runledger")
-
-
-def _needs_docstring(value: object) -> bool:
-    return (inspect.isclass(value) or inspect.isfunction(value)) and _is_ours(value)

@@ -1,11 +1,14 @@
 """The site is built without a warning, and every link of a page leads somewhere."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import runledger
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -26,6 +29,16 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     )
     assert built.returncode == 0, built.stderr
     assert (tmp_path / "site" / "reference" / "cli.html").exists()
+
+
+def test_every_public_name_stands_on_the_page_of_names_or_of_errors() -> None:
+    pages = runpy.run_path(str(DOCS / "conf.py"))
+    listed = set(re.findall(r"auto\w+:: runledger\.(\w+)$", pages["api_page"](), re.MULTILINE))
+    in_errors = set(
+        re.findall(r"^\| `[\w.]+` \| `(\w+)` ", (DOCS / "reference" / "errors.md").read_text(), re.MULTILINE)
+    )
+
+    assert set(runledger.__all__) - listed - in_errors == {"__version__"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
