@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 from sphinx.application import Sphinx  # noqa: E402
 
-from runledger.cli.exits import ExitCode  # noqa: E402
+from runledger.cli.exits import EXIT_CODES, ExitCode  # noqa: E402
 from runledger.postgres.tables import metadata  # noqa: E402
 from runledger.version import package_version  # noqa: E402
 
@@ -60,7 +60,7 @@ def api_page() -> str:
             parts.append(f"\n## {title.capitalize()}\n")
         elif name != "__version__":
             parts.append(_directive(name))
-    parts.append("\n## Errors\n\n[Errors](errors.md) lists them all, each with its code.\n")
+    parts.append("\n## Errors\n\nThe page [errors](errors.md) lists them all, each with its code.\n")
     parts += [_directive("RunledgerError"), _directive("FieldDifference")]
     return "".join(parts)
 
@@ -80,19 +80,40 @@ def _directive(name: str) -> str:
     return f"\n```{{eval-rst}}\n.. {directive}\n```\n"
 
 
+MEANINGS = {
+    ExitCode.DONE: "done",
+    ExitCode.UNEXPECTED: "a defect, of ours or of what is stored",
+    ExitCode.USAGE: "the command, or what it was given, is wrong as it stands",
+    ExitCode.CHECK_SAID_NO: "a check says no (`health`, `doctor`, `migrate --check`), or the awaited job failed",
+    ExitCode.NOT_FOUND: "what was named does not exist",
+    ExitCode.REFUSED: "the stored state or a missing right forbids it, or nobody confirmed it",
+    ExitCode.TIME_RAN_OUT: "it was not done in the time that was given",
+    ExitCode.UNAVAILABLE: "the database cannot be used now",
+    ExitCode.CONFIGURATION: "settings, application or schema are wrong: a person has to change something",
+    ExitCode.INTERRUPTED: "Ctrl-C",
+}
+
+
 def cli_page() -> str:
     """The help of every command, as a test has compared it with what the program says."""
-    codes = "".join(f"| {code.value} | {code.name.replace('_', ' ').lower()} |\n" for code in ExitCode)
     parts = [
         "# Command line\n\nOptions stand behind the command. Data goes to standard output, all else to standard error; "
-        "`--json` prints one document.\n\n| Status | Meaning |\n| --- | --- |\n",
-        codes,
+        "`--json` prints one document. The variables stand in [settings](settings.md).\n\n",
+        "| Status | Meaning | Errors |\n| --- | --- | --- |\n",
+        "".join(f"| {code.value} | {MEANINGS[code]} | {_errors_that_end_with(code)} |\n" for code in ExitCode),
+        "\nAn error that is not named ends like the nearest class above it in the [tree](errors.md).\n",
     ]
     for path in sorted(HELP.glob("*.txt")):
         words = path.stem.split("_")
         text = path.read_text().partition("\nShared options:\n")[0] if len(words) > 2 else path.read_text()
-        parts.append(f"\n{'#' * min(len(words) + 1, 3)} {' '.join(words)}\n\n```text\n{text.strip()}\n```\n")
+        heading = "#" * min(len(words) + 1, 3)
+        block = f"```{{code-block}} text\n:class: help\n\n{text.strip()}\n```"
+        parts.append(f"\n{heading} {' '.join(words)}\n\n{block}\n")
     return "".join(parts)
+
+
+def _errors_that_end_with(code: ExitCode) -> str:
+    return ", ".join(f"`{kind.__name__}`" for kind, its_code in EXIT_CODES.items() if its_code is code)
 
 
 def tables_page() -> str:

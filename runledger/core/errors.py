@@ -1,7 +1,7 @@
 """Every error a caller can meet, in one tree, each with a stable dotted ``code``.
 
     RunledgerError
-    ├── ConflictError        the stored state disagrees with the request; reading it again may help
+    ├── ConflictError        the stored state disagrees; reading it again may help
     ├── ValidationError      the request is wrong as it stands; nothing was written
     ├── NotFoundError        what the request names does not exist in the given scope
     ├── ForbiddenError       the caller does not hold the right it needs (a lease, a grant)
