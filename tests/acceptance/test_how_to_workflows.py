@@ -3,17 +3,21 @@ drawing of the page is that of its run; RUNLEDGER_UPDATE_SNAPSHOTS=1 writes it a
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import psycopg
-from acceptance.command_line import clean_environment, command_of, run_program
+from acceptance.command_line import clean_environment, command_of, run_command, run_program
 
-from runledger import migrate
+from runledger import Ledger, WorkflowDagBuilder, cancel_workflow_run, migrate
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "workflows.md"
+FILES = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+[BLOCK] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+COMMANDS = [shlex.split(line, comments=True)[1:] for line in BLOCK.splitlines()]
 PROGRAMS = ["ingest.py", "recover.py"]
 PATIENCE_SECONDS = 60
 DRAWING = re.compile(r"(?<=^```mermaid\n).+?(?=^```)", re.MULTILINE | re.DOTALL)
@@ -21,15 +25,7 @@ THE_RUN = "SELECT id::text FROM runledger.workflow_runs WHERE workflow_type = 'd
 
 
 def test_the_example_of_the_page_runs(own_url: str, tmp_path: Path) -> None:
-    migrate(own_url)
-    files = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    for name, text in files:
-        (tmp_path / name).write_text(text)
-    environment = clean_environment(RUNLEDGER_DATABASE_URL=own_url)
-    environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
-    sync = ("definition", "sync", "--app", "documents:catalog")
-    synced = run_program(*sync, directory=tmp_path, environment=environment)
-    assert synced.returncode == 0, synced.stderr.decode()
+    environment = _place_with_its_files(own_url, tmp_path)
     worker = subprocess.Popen(
         command_of("worker", "--app", "documents:catalog", "-p", "1"),
         cwd=tmp_path,
@@ -45,10 +41,42 @@ def test_the_example_of_the_page_runs(own_url: str, tmp_path: Path) -> None:
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(PATIENCE_SECONDS)
-    assert [name for name, _ in files] == ["documents.py", *PROGRAMS]
+    assert [name for name, _ in FILES] == ["documents.py", *PROGRAMS]
     if os.environ.get("RUNLEDGER_UPDATE_SNAPSHOTS"):
         PAGE.write_text(DRAWING.sub(lambda _: _drawn(own_url), PAGE.read_text()))
     assert DRAWING.findall(PAGE.read_text()) == [_drawn(own_url)], "stale; RUNLEDGER_UPDATE_SNAPSHOTS=1 writes it anew"
+
+
+def test_the_commands_of_the_page_do_something(own_url: str, tmp_path: Path) -> None:
+    _place_with_its_files(own_url, tmp_path)
+    request = WorkflowDagBuilder("document.ingest").job("crawl", "doc.crawl").external("approve")
+    request = request.job("publish", "doc.publish").after_success("publish", ["crawl", "approve"]).build()
+    only_a_gate = WorkflowDagBuilder("document.sign").external("approve").build()
+    with Ledger(own_url) as ledger:
+        ledger.enqueue_workflow_run(only_a_gate)
+        live, ended = (str(ledger.enqueue_workflow_run(request).run_id) for _ in range(2))
+        with ledger.begin() as connection:
+            cancel_workflow_run(connection, run_id=ended, reason="so that it can be run again")
+    assert {words[1] for words in COMMANDS} == {"list", "show", "graph", "explain", "rerun", "complete-step", "cancel"}
+
+    for words in COMMANDS:
+        run = ended if words[1] == "rerun" else live
+        result = run_command(*[run if word == "RUN" else word for word in words], url=own_url)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout or result.stderr, words
+
+
+def _place_with_its_files(url: str, place: Path) -> dict[str, str]:
+    """The page's files stand there and its job types are stored; answers with the environment of its programs."""
+    migrate(url)
+    for name, text in FILES:
+        (place / name).write_text(text)
+    environment = clean_environment(RUNLEDGER_DATABASE_URL=url)
+    environment["PYTHONPATH"] += f"{os.pathsep}{place}"
+    sync = ("definition", "sync", "--app", "documents:catalog")
+    synced = run_program(*sync, directory=place, environment=environment)
+    assert synced.returncode == 0, synced.stderr.decode()
+    return environment
 
 
 def _drawn(url: str) -> str:

@@ -3,7 +3,7 @@
 A Python block that begins with a comment naming a file is written to that file, as a reader would; others run in one
 namespace for each page. A console block types what stands behind ``$``; the lines below a command are what it shows,
 where ``…`` stands for anything. A command that fails fails the page, unless the block shows ``$ echo $?`` next. SQL is
-sent to the database of the page.
+sent to the database of the page. A block of ``sh`` is not run here; the mark above it says why, or which test types it.
 """
 
 import os
