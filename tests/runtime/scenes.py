@@ -101,8 +101,6 @@ def a_catalog(url: str) -> JobCatalog:
     return catalog
 
 
-
-
 def a_worker(stage: Stage) -> Work:
     bench = stage.make_bench(stage.catalog)
     bench.work()
