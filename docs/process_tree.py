@@ -82,7 +82,7 @@ def births() -> dict[str, Birth]:
         with mock.patch.object(fleet, "spawn", note):
             supervisor._fleet.start_what_is_missing()
     finally:
-        for number in (*host.wake_reads, *host.wake_writes, host.obituaries_read, supervisor._fleet._obituaries_write):
+        for number in (*host.wake_reads, *host.wake_writes, host.obituaries_read, supervisor._fleet._post._write):
             os.close(number)
     return {one.role: one for one in noted}
 
