@@ -33,6 +33,11 @@ this very moment is no reason to stop listening for a second."""
 BUSY_JOBS_PER_SECOND = 200.0
 """Above this rate a host looks for itself often enough; notifications would only cost."""
 
+MOST_HEARD_PER_SECOND = 200.0
+DEAF_SECONDS = 10.0
+"""A host that hears more than that and stays idle is woken by jobs of types or queues that it does not serve. Each of
+them costs whoever enqueues it, so the host polls for a while; eight clients at once enqueued at half their speed."""
+
 RATE_SECONDS = 1.0
 """The rate is that of the last second."""
 
@@ -48,6 +53,7 @@ class WakeUps:
         self.look_at = 0.0
         self._announced_at = self._idle_until = 0.0
         self._is_listening = False
+        self._heard, self._heard_since = 0, time.monotonic()
         self._counts = deque([(time.monotonic(), self._jobs_done())])
 
     def look_when_due(self, now: float) -> None:
@@ -57,15 +63,21 @@ class WakeUps:
         self.look_at = now + (STAY_SECONDS if self._is_listening else LOOK_EVERY_SECONDS)
         if any(slot.state is SlotState.IDLE for slot in self._slots):
             self._idle_until = now + IDLE_SECONDS
-        if self._rate(now) < BUSY_JOBS_PER_SECOND and now < self._idle_until:
+        if self._hears_too_much(now):
+            self.look_at = now + DEAF_SECONDS
+            self.withdraw()
+        elif self._rate(now) < BUSY_JOBS_PER_SECOND and now < self._idle_until:
             self._announce(now)
         else:
             self.withdraw()
 
     def pass_on(self) -> None:
         """If a notification has come, the idle workers look."""
-        if self._is_listening and self._link.schema in self._link.take_notifications():
-            self.wake_idle()
+        if self._is_listening:
+            heard = self._link.take_notifications().count(self._link.schema)
+            self._heard += heard
+            if heard:
+                self.wake_idle()
 
     def wake_idle(self) -> None:
         """Every idle worker looks for a job now."""
@@ -98,6 +110,11 @@ class WakeUps:
             self._is_listening = True
             self.look_at = now + STAY_SECONDS
             self.wake_idle()  # a job may have come before anybody listened
+
+    def _hears_too_much(self, now: float) -> bool:
+        heard, seconds = self._heard, now - self._heard_since
+        self._heard, self._heard_since = 0, now
+        return heard > MOST_HEARD_PER_SECOND * max(seconds, RATE_SECONDS)
 
     def _rate(self, now: float) -> float:
         """Jobs that ended each second on this host, over the last one."""

@@ -14,6 +14,10 @@ PAYLOAD = {"order_id": 123_456, "email": "someone@example.org", "note": "x" * 40
 STARTS_CHANNEL = "bench_started"
 
 catalog = JobCatalog()
+bystanders = JobCatalog()
+"""Of hosts that serve none of the jobs that a bench enqueues."""
+
+bystanders.job("bench.other")(lambda context, payload: None)
 
 
 @catalog.job(JOB_TYPE)

@@ -4,12 +4,15 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from benchmarks import framework
 from benchmarks.app import JOB_TYPE, PAYLOAD
+from benchmarks.floor import together
 from benchmarks.ground import wal_position
 from benchmarks.report import Contest
 from runledger.core.requests import JobRequest
@@ -45,6 +48,8 @@ COPY_READY = "COPY runledger.job_ready (job_id, next_run_at, priority, job_type)
 SINGLE_JOBS = 300
 ARRAY_JOBS = copying.MINIMUM_ROWS - 1
 COPY_JOBS = 10_000
+CLIENTS = 8
+CLIENT_JOBS = 1_000
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Enqueue = Callable[[Connection, int], None]
@@ -58,6 +63,10 @@ def contests(url: str) -> list[Contest]:
         ),
         _contest(url, f"enqueue {ARRAY_JOBS}", ARRAY_JOBS, {"hand unnest": unnest, "enqueue_jobs": many}),
         _contest(url, f"enqueue {COPY_JOBS}", COPY_JOBS, {"hand COPY": copy, "enqueue_jobs": many}),
+        Contest(
+            f"enqueue one, {CLIENTS} clients",
+            {"nobody listens": partial(at_once, url), "an idle host listens": partial(at_once_beside_a_host, url)},
+        ),
     ]
 
 
@@ -73,6 +82,25 @@ def measured(url: str, jobs: int, enqueue: Enqueue) -> Mapping[str, float]:
         enqueue(connection, jobs)
         seconds = time.monotonic() - began
         return {"jobs/s": jobs / seconds, "WAL B/job": (wal_position(url) - wal) / jobs}
+
+
+def at_once(url: str) -> Mapping[str, float]:
+    """Jobs a second that ``CLIENTS`` processes enqueue together, each in a commit of its own."""
+    return {"jobs/s": CLIENTS * CLIENT_JOBS / together(_client, url, CLIENTS, CLIENT_JOBS)}
+
+
+def at_once_beside_a_host(url: str) -> Mapping[str, float]:
+    """The same while a host listens that serves other types: at first each of these jobs wakes it."""
+    with framework.idle_worker(url, catalog="bystanders"), psycopg.connect(url, autocommit=True) as connection:
+        framework.wait_until_listening(connection)
+        return at_once(url)
+
+
+def _client(url: str, jobs: int, barrier: Barrier) -> None:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        one(connection, 1)
+        barrier.wait(30)
+        one(connection, jobs)
 
 
 def one(connection: Connection, jobs: int) -> None:

@@ -20,13 +20,19 @@ SCHEMA = "runledger"
 LEASE_TTL_SECONDS = 60.0
 
 Loop = Callable[[str, int, Barrier], None]
+"""What one process does with a URL and a number of jobs, after all of them have met at the barrier."""
 
 
 def drain_with(loop: Loop, url: str, *, processes: int, batch: int) -> float:
     """Seconds from the first claim to the last settle of ``processes`` processes that drain the queue."""
+    return together(loop, url, processes, batch)
+
+
+def together(loop: Loop, url: str, processes: int, size: int) -> float:
+    """Seconds from the moment at which all of ``processes`` are ready until the last has ended."""
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(processes + 1)
-    children = [context.Process(target=loop, args=(url, batch, barrier)) for _ in range(processes)]
+    children = [context.Process(target=loop, args=(url, size, barrier)) for _ in range(processes)]
     for child in children:
         child.start()
     barrier.wait(30)

@@ -28,9 +28,9 @@ BUSY_SECONDS = "SELECT extract(epoch FROM max(finished_at) - min(leased_at)) FRO
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def command(processes: int, *options: str) -> list[str]:
+def command(processes: int, *options: str, catalog: str = "catalog") -> list[str]:
     return [
-        *(sys.executable, "-m", "runledger", "worker", "--app", "benchmarks.app:catalog"),
+        *(sys.executable, "-m", "runledger", "worker", "--app", f"benchmarks.app:{catalog}"),
         *("--processes", str(processes), "--no-reaper", *options),
     ]
 
@@ -60,10 +60,13 @@ def drain(url: str, *, processes: int, batch: int) -> float:
 
 
 @contextlib.contextmanager
-def idle_worker(url: str) -> Iterator[None]:
+def idle_worker(url: str, *, catalog: str = "catalog") -> Iterator[None]:
     """A worker host is up and idle inside the block."""
     with subprocess.Popen(
-        command(1), env=environment(url, batch=100), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(1, catalog=catalog),
+        env=environment(url, batch=100),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         try:
             yield
@@ -82,13 +85,13 @@ def pick_up(url: str, samples: int) -> Mapping[str, float]:
     ):
         listener.execute(f"LISTEN {STARTS_CHANNEL}")
         _one_pick_up_ms(url, connection, listener)  # waits for the worker to start
-        _wait_until_listening(connection)
+        wait_until_listening(connection)
         found = [_one_pick_up_ms(url, connection, listener) for _ in range(samples)]
     cuts = statistics.quantiles(found, n=100, method="inclusive")
     return {"p50 ms": cuts[49], "p95 ms": cuts[94], "p99 ms": cuts[98]}
 
 
-def _wait_until_listening(connection: Connection) -> None:
+def wait_until_listening(connection: Connection) -> None:
     """A host announces that it listens a second or two after its first worker is idle; until then it polls."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not connection.execute(LISTENING).fetchone():

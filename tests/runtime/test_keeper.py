@@ -424,6 +424,28 @@ def test_an_enqueue_wakes_an_idle_worker_of_a_listening_host(connection: Connect
     assert until(woken, what="the wake-up")
 
 
+def test_a_host_that_hears_much_and_has_nothing_to_do_stops_listening_for_a_while(
+    connection: Connection, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "MOST_HEARD_PER_SECOND", 3.0)
+    bench = make_keeper()
+    [slot] = bench.slots
+    bench.live_in(slot)
+    bench.keeper.tick()
+    for _ in range(4):
+        a_job(connection)
+    until(lambda: bench.keeper.tick() is not None and bench.keeper._wake_ups._heard == 4, what="the notifications")
+    assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
+
+    looked_at = time.monotonic() + wakeups.RATE_SECONDS
+    bench.keeper._wake_ups.look_when_due(looked_at)
+    assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is None
+    assert bench.keeper._wake_ups.look_at == looked_at + wakeups.DEAF_SECONDS
+
+    bench.keeper._wake_ups.look_when_due(looked_at + wakeups.DEAF_SECONDS)
+    assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
+
+
 def test_an_enqueue_that_rolled_back_wakes_nobody(
     connection: Connection, make_keeper: MakeKeeper, database_url: str
 ) -> None:
