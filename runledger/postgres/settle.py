@@ -14,12 +14,8 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
-    Boolean,
-    Double,
     Integer,
-    SmallInteger,
     Text,
-    Uuid,
     case,
     cast,
     delete,
@@ -30,13 +26,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import BigInteger
 
 from runledger.core.results import Ended, LeaseCheck, Succeeded, ends_a_step, runs_to_lock
 from runledger.core.states import JobEventType, JobStatus, Outcome
 from runledger.core.workflow_errors import TerminalCompletionUnsupportedIsolation
 from runledger.postgres import tables
-from runledger.postgres.arrays import plain_array, text_array
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.dead_letters import dead_lettered, hooks_of
 from runledger.postgres.expressions import (
@@ -51,7 +45,8 @@ from runledger.postgres.expressions import (
     parameter,
     rows_of,
 )
-from runledger.postgres.statements import Call, Parameters, Row, Statement
+from runledger.postgres.outcomes import ENDED_COLUMNS, SUCCEEDED_COLUMNS, ended_parameters, succeeded_parameters
+from runledger.postgres.statements import Call, Row, Statement
 from runledger.postgres.tables import (
     job_attempts,
     job_events,
@@ -62,29 +57,6 @@ from runledger.postgres.tables import (
 )
 from runledger.postgres.workflow_locks import lock_call, locked_runs
 from runledger.postgres.workflow_steps import advance_call, propagate
-
-_SUCCEEDED_COLUMNS: dict[str, Any] = {
-    "job_id": Uuid,
-    "lease_token": BigInteger,
-    "output": Text,
-    "started_ago": Double,
-    "finished_ago": Double,
-    "cpu_ms": Integer,
-    "max_rss_kb": Integer,
-}
-_ENDED_COLUMNS: dict[str, Any] = _SUCCEEDED_COLUMNS | {
-    "outcome": Text,
-    "final_status": Text,
-    "status_reason": Text,
-    "retry_seconds": Double,
-    "is_refunded": Boolean,
-    "is_continued": Boolean,
-    "is_unstarted": Boolean,
-    "error_code": Text,
-    "error_message": Text,
-    "traceback": Text,
-    "exit_signal": SmallInteger,
-}
 
 _LEASE = job_leases.c
 
@@ -149,7 +121,7 @@ def _attempted(live: CTE, extra: dict[str, Any], condition: Any = None) -> CTE:
 
 
 def _settle_succeeded() -> Any:
-    live = _judged(held := _held(rows_of("reported", **_SUCCEEDED_COLUMNS)), held.c.lease_expires_at > CLOCK)
+    live = _judged(held := _held(rows_of("reported", **SUCCEEDED_COLUMNS)), held.c.lease_expires_at > CLOCK)
     completed = (
         update(job_queue)
         .where(job_queue.c.id == live.c.job_id)
@@ -251,7 +223,7 @@ def _told(live: CTE) -> CTE:
 
 
 def _settle_ended() -> Any:
-    held = _held(rows_of("reported", **_ENDED_COLUMNS))
+    held = _held(rows_of("reported", **ENDED_COLUMNS))
     lease_check = parameter("lease_check", Text)
     live = _judged(
         held,
@@ -291,32 +263,6 @@ def _settle_ended() -> Any:
 
 SETTLE_SUCCEEDED = Statement("settle_succeeded", _settle_succeeded())
 SETTLE_ENDED = Statement("settle_ended", _settle_ended())
-
-
-def succeeded_parameters(results: Sequence[Succeeded]) -> Parameters:
-    """The parameters of ``SETTLE_SUCCEEDED``."""
-    return {
-        "job_ids": plain_array([one.job_id for one in results]),
-        "lease_tokens": plain_array([one.lease_token for one in results]),
-        "outputs": text_array([one.output for one in results]),
-        "started_agos": plain_array([one.started_ago for one in results]),
-        "finished_agos": plain_array([one.finished_ago for one in results]),
-        "cpu_mss": plain_array([one.cpu_ms for one in results]),
-        "max_rss_kbs": plain_array([one.max_rss_kb for one in results]),
-    }
-
-
-def ended_parameters(results: Sequence[Ended], lease_check: LeaseCheck) -> Parameters:
-    """The parameters of ``SETTLE_ENDED``."""
-    parameters: Parameters = {
-        f"{name}s": _array(type_, [getattr(one, name) for one in results]) for name, type_ in _ENDED_COLUMNS.items()
-    }
-    parameters["lease_check"] = lease_check.value
-    return parameters
-
-
-def _array(type_: type[Any], values: list[Any]) -> str:
-    return text_array(values) if type_ is Text else plain_array(values)
 
 
 def settle_calls(results: Sequence[Succeeded | Ended], lease_check: LeaseCheck = LeaseCheck.LIVE) -> list[Call]:

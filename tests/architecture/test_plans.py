@@ -10,7 +10,8 @@ from architecture.plans import nodes_of, whole_scans
 from runledger.core.results import Succeeded
 from runledger.postgres.claim import CLAIM_JOBS, claim_parameters
 from runledger.postgres.leases import RENEW_LEASES
-from runledger.postgres.settle import SETTLE_SUCCEEDED, succeeded_parameters
+from runledger.postgres.outcomes import succeeded_parameters
+from runledger.postgres.settle import SETTLE_SUCCEEDED
 from runledger.postgres.statements import Parameters
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -9,7 +9,8 @@ from architecture.plans import nodes_of, whole_scans
 
 from runledger.core.results import Succeeded
 from runledger.core.workflow_builder import WorkflowDagBuilder
-from runledger.postgres.settle import SETTLE_SUCCEEDED, succeeded_parameters
+from runledger.postgres.outcomes import succeeded_parameters
+from runledger.postgres.settle import SETTLE_SUCCEEDED
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.workflow_cascade import SELECT_OPEN_EDGES
 from runledger.postgres.workflow_explain import EXPLAIN_RUN, EXPLAIN_STEP

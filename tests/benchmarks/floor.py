@@ -14,7 +14,8 @@ import psycopg
 from benchmarks.app import JOB_TYPE
 from runledger.core.results import Succeeded
 from runledger.postgres.claim import CLAIM_JOBS, claim_jobs, claim_parameters
-from runledger.postgres.settle import SETTLE_SUCCEEDED, settle_jobs, succeeded_parameters
+from runledger.postgres.outcomes import succeeded_parameters
+from runledger.postgres.settle import SETTLE_SUCCEEDED, settle_jobs
 
 SCHEMA = "runledger"
 LEASE_TTL_SECONDS = 60.0
