@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -38,9 +38,6 @@ A plan that the server chose while the queue was empty reads it whole behind 50,
 call costs more than the call (0.7 against 0.25 ms for an idle look). Saying so once gives the good plan for nothing.
 
 No wait for a lock is longer than a second: whatever holds one, a worker has other jobs to settle."""
-
-Guard = Callable[[psycopg.Connection[Any]], contextlib.AbstractContextManager[Any]]
-"""Entered with a new connection before its first statement."""
 
 ONLY_ON_REQUEST = 2**31
 """Executions of a statement after which the driver would prepare it by itself: never."""
@@ -143,14 +140,12 @@ def allow_seconds(connection: LedgerConnection, seconds: float | None) -> None:
         connection.driver.timeout_seconds = seconds
 
 
-def connect(
-    conninfo: str, target: str, *, guard: Guard = contextlib.nullcontext, timeout_seconds: float | None = None
-) -> BoundedConnection:
+def connect(conninfo: str, target: str, *, timeout_seconds: float | None = None) -> BoundedConnection:
     """One connection of our own in autocommit, for the processes that run jobs.
 
-    Unless a pooler is in between, statements are prepared with one plan that is pinned to the indexes. The first
-    statements run inside ``guard``, which may keep a deadline for them: a pooler lets everybody in, and is silent when
-    its database is.
+    Unless a pooler is in between, statements are prepared with one plan that is pinned to the indexes. An answer is
+    waited for at most ``timeout_seconds``, from the first word on: a pooler lets everybody in, and is silent when its
+    database is.
 
     Raises DatabaseUnavailable; the text names ``target`` and never the connection string.
     """
@@ -158,10 +153,9 @@ def connect(
     try:
         driver = BoundedConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
         driver.timeout_seconds = timeout_seconds
-        with guard(driver):
-            if is_direct(driver):
-                driver.execute(SESSION_SETTINGS)
-                driver.prepare_threshold = 0
+        if is_direct(driver):
+            driver.execute(SESSION_SETTINGS)
+            driver.prepare_threshold = 0
     except psycopg.Error as error:
         if driver is not None:
             driver.close()

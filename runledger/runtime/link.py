@@ -22,7 +22,6 @@ from runledger.database.settings import CONNECT_TIMEOUT_SECONDS, connection_info
 from runledger.postgres.connection import PipelinedConnection, PsycopgConnection
 from runledger.postgres.statements import Call, Row
 from runledger.postgres.violations import error_for
-from runledger.runtime.watchdog import RoundTripWatchdog
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
@@ -55,7 +54,6 @@ class DatabaseLink:
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._beat = beat
-        self._watchdog: RoundTripWatchdog | None = None
         self._opened_at = self._planned_at = 0.0
         self._is_slow = False
         self._conninfo = connection_info(
@@ -128,7 +126,7 @@ class DatabaseLink:
                 return True
             driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             echo = f"echo-{secrets.token_hex(8)}"
-            with contextlib.closing(self._connect()) as other, self._guarded(other):
+            with contextlib.closing(self._connect()) as other:
                 other.execute("SELECT pg_notify(%s, %s)", (channel, echo))
             heard = driver.notifies(timeout=ECHO_SECONDS)
             self.is_listening = any(one.payload == echo for one in heard)
@@ -145,9 +143,6 @@ class DatabaseLink:
         """The connection is closed; the next use opens another one."""
         self.is_listening = False
         driver, self._driver = self._driver, None
-        watchdog, self._watchdog = self._watchdog, None
-        if watchdog is not None:
-            watchdog.end()
         if driver is not None and self._pid == os.getpid():
             with contextlib.suppress(psycopg.Error):
                 driver.close()
@@ -159,8 +154,6 @@ class DatabaseLink:
         with self.lock:
             driver = self._open()
             self._beat()
-            watchdog = self._watched()
-            watchdog.arm(driver.fileno(), self._timeout_seconds)
             began_at = time.monotonic()
             try:
                 self._refresh_plans(driver, began_at)
@@ -177,8 +170,6 @@ class DatabaseLink:
                 if isinstance(translated, DatabaseUnavailable):
                     self._break()
                 raise translated from None
-            finally:
-                watchdog.disarm()
             self._is_slow = time.monotonic() - began_at > SLOW_SECONDS
             self._failures = 0
 
@@ -187,12 +178,6 @@ class DatabaseLink:
         if self._is_slow and now - self._planned_at > PLANS_LAST_SECONDS and driver.prepare_threshold == 0:
             driver.execute(b"DISCARD PLANS")
             self._planned_at = now
-
-    def _watched(self) -> RoundTripWatchdog:
-        if self._watchdog is None:
-            self._watchdog = RoundTripWatchdog()
-            self._watchdog.start()
-        return self._watchdog
 
     def _open(self) -> psycopg.Connection[Any]:
         if time.monotonic() - self._opened_at > LONGEST_AGE_SECONDS:
@@ -209,11 +194,7 @@ class DatabaseLink:
 
     def _connect(self) -> psycopg.Connection[Any]:
         self._beat()
-        return connect(self._conninfo, self.target, guard=self._guarded)
-
-    def _guarded(self, driver: psycopg.Connection[Any]) -> contextlib.AbstractContextManager[None]:
-        """The deadline of a round trip for a connection that is not, or not yet, the link's own."""
-        return self._watched().watching(driver.fileno(), self._timeout_seconds)
+        return connect(self._conninfo, self.target, timeout_seconds=self._timeout_seconds)
 
     def _break(self) -> None:
         self._failures += 1

@@ -243,7 +243,7 @@ def test_signals_timers_and_threads_are_afterwards_as_before(ledger: LedgerForTe
     finally:
         signal.signal(signal.SIGALRM, before)
     for thread in threading.enumerate():
-        if thread not in earlier and thread.name in ("runledger-attendant", "runledger-watchdog"):
+        if thread not in earlier and thread.name == "runledger-attendant":
             thread.join(timeout=10)
             assert not thread.is_alive()
 
