@@ -5,42 +5,35 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from runtime.hosts import until
 
 from runledger.embedded import DURABLE_SETTINGS, EmbeddedServer
+from runledger.embedded.postmaster import is_running
 
 
 class CrashingServer:
     """Reached through a link to its socket directory, which changes with each start."""
 
-    def __init__(self, directory: Path) -> None:
-        self._server = EmbeddedServer(directory / "home", DURABLE_SETTINGS)
+    def __init__(self, directory: Path, settings: Mapping[str, str] = DURABLE_SETTINGS) -> None:
         self._link = directory / "socket"
+        self._server = EmbeddedServer(directory / "home", settings)
         self.socket_path = str(self._link / ".s.PGSQL.5432")
         self.url = f"postgresql://postgres@/postgres?host={quote(str(self._link), safe='')}&port=5432"
 
     def start(self) -> None:
         self._server.start()
-        pid = self._server.status().pid
-        [socket_directory] = [
-            line.strip()
-            for number, line in enumerate((self._server.place.data / "postmaster.pid").read_text().splitlines())
-            if number == 4
-        ]
-        self._link.unlink(missing_ok=True)
-        self._link.symlink_to(socket_directory)
-        assert pid is not None
+        self._lead_to(self._server)
 
     def crash(self) -> None:
         """An immediate shutdown: no checkpoint, every session dropped; recovery follows at the next start."""
         pid = self._server.status().pid
         assert pid is not None
         os.kill(pid, signal.SIGQUIT)
-        until(lambda: not Path(f"/proc/{pid}").exists(), what="the crash")
+        until(lambda: not is_running(pid), what="the crash")
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
@@ -66,16 +59,31 @@ class CrashingServer:
     def destroy(self) -> None:
         self._server.destroy()
 
+    def _lead_to(self, server: EmbeddedServer) -> None:
+        """Whoever connects from now on meets this server; at no moment is there no link."""
+        pid_file = server.place.data / "postmaster.pid"
+        socket_directory = pid_file.read_text().splitlines()[4].strip()
+        draft = self._link.with_name("socket.new")
+        draft.symlink_to(socket_directory)
+        draft.replace(self._link)
+
 
 @contextlib.contextmanager
 def crashing_server() -> Iterator[CrashingServer]:
     """A running one; nothing of it is left afterwards. Raises EmbeddedUnavailable where there is none to be had."""
-    directory = Path(tempfile.mkdtemp(prefix="rl-crash-")).resolve()
-    directory.chmod(0o755)
-    made = CrashingServer(directory)
-    try:
+    with directory_of_servers() as directory:
+        made = CrashingServer(directory)
         made.start()
         yield made
         made.destroy()
+
+
+@contextlib.contextmanager
+def directory_of_servers() -> Iterator[Path]:
+    """A directory that the user of the servers may enter, with a path that is short enough for sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="rl-crash-")).resolve()
+    directory.chmod(0o755)
+    try:
+        yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
