@@ -32,6 +32,11 @@ NOW: ColumnElement[Any] = func.now()
 CLOCK: ColumnElement[Any] = func.clock_timestamp()
 """The wall clock at this moment: what a lease is judged by, because a lock wait may lie in between."""
 
+IN_THE_LOG: ColumnElement[Any] = literal_column("pg_logical_emit_message(true, 'runledger', '')::text")
+"""Makes a transaction that only reads commit like one that writes: it waits for the disk, and for the synchronous
+standbys where there are any. What it tells its caller is then as safe as what it saw: after a crash, or when the
+session of a waiting commit ends, one sees rows that no standby has."""
+
 ONE: ColumnElement[Any] = literal_column("1")
 ZERO: ColumnElement[Any] = literal_column("0")
 TRUE: ColumnElement[Any] = literal_column("true")

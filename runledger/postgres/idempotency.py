@@ -17,7 +17,17 @@ from runledger.core.snapshots import differences
 from runledger.core.states import JobStatus
 from runledger.postgres import tables
 from runledger.postgres.connection import LedgerConnection
-from runledger.postgres.expressions import CLOCK, FALSE, TRUE, as_text, constant, literal, parameter, rows_of
+from runledger.postgres.expressions import (
+    CLOCK,
+    FALSE,
+    IN_THE_LOG,
+    TRUE,
+    as_text,
+    constant,
+    literal,
+    parameter,
+    rows_of,
+)
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_definitions, job_leases, job_queue
 
@@ -67,6 +77,7 @@ RESOLVE_KEYS = Statement(
         func.coalesce(job_definitions.c.is_enabled, FALSE).label("is_enabled"),
         IS_READ_COMMITTED.label("is_read_committed"),
         func.coalesce(_holder.c.idempotency_expires_at <= CLOCK, FALSE).label("is_released"),
+        case((_holder.c.id.is_not(None), IN_THE_LOG)),
     )
     .select_from(
         _asked.outerjoin(_holder, TRUE).outerjoin(job_definitions, job_definitions.c.job_type == _asked.c.job_type)
@@ -94,6 +105,8 @@ class Holder(NamedTuple):
     is_enabled: bool
     is_read_committed: bool
     is_released: bool
+    log_position: str | None
+    """The answer's commit waits until this is safe, and with it the row that was found."""
 
 
 class Refused(Exception):

@@ -19,7 +19,7 @@ from runledger.core.workflow_requests import EncodedRun, encode_run, workflow_di
 from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRunRequest
 from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
-from runledger.postgres.expressions import TRUE, as_text, parameter
+from runledger.postgres.expressions import IN_THE_LOG, TRUE, as_text, parameter
 from runledger.postgres.idempotency import IS_READ_COMMITTED
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_definitions, workflow_runs
@@ -103,6 +103,7 @@ RESOLVE_RUN = Statement(
         as_text(_holder.c.enqueue_request),
         as_text(_live.c.id),
         as_text(_live.c.status),
+        case((func.coalesce(_holder.c.id, _live.c.id).is_not(None), IN_THE_LOG)),
     ).select_from(_asked.outerjoin(_holder, TRUE).outerjoin(_live, TRUE)),
 )
 
@@ -118,6 +119,8 @@ class _Holder(NamedTuple):
     request: str | None
     live_run_id: str | None
     live_status: str | None
+    log_position: str | None
+    """The answer's commit waits until this is safe, and with it the run that was found."""
 
 
 def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest) -> EnqueuedWorkflowRun:

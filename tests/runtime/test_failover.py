@@ -1,14 +1,17 @@
 """A synchronous standby takes the place of its primary: what somebody was told is there, and the fence holds."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
+from chaos.told import Line, Told, ask
+from runtime.hosts import until
 from runtime.standby import ReplicatedServer, replicated_server
 
-from runledger import JobCatalog, JobRequest
+from runledger import JobCatalog, JobRequest, WorkflowDagBuilder, enqueue_job, enqueue_workflow_run
 from runledger.core.results import Succeeded
 from runledger.database import migrate
 from runledger.embedded.errors import EmbeddedUnavailable
@@ -28,6 +31,7 @@ LAPSE = (
     "UPDATE runledger.job_leases SET leased_at = leased_at - interval '1 h', renewed_at = renewed_at - interval '1 h'"
 )
 LAPSE += ", lease_expires_at = lease_expires_at - interval '1 h'"
+WAITS_FOR_THE_STANDBY = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
 WORK = "failover.work"
 catalog = JobCatalog(max_attempts=5)
 
@@ -48,6 +52,13 @@ def server() -> Iterator[ReplicatedServer]:
         with psycopg.connect(made.url, autocommit=True) as connection:
             sync_definitions(connection, catalog.definitions)
         yield made
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(4)
+    yield pool
+    pool.shutdown(wait=False)  # a commit that still waits for its standby ends with the server
 
 
 def connect(server: ReplicatedServer) -> contextlib.closing[Connection]:
@@ -117,3 +128,54 @@ def test_a_standby_that_was_not_waited_for_gives_tokens_again(server: Replicated
         later = claim(connection, LOGGED_AHEAD, "late")
     assert set(later.values()) & set(told.values())
     assert not set(later) & set(told)
+
+
+# -- what somebody was told ----------------------------------------------------------------------------------
+
+
+def ask_for_a_job(connection: Connection) -> Any:
+    return enqueue_job(connection, JobRequest(WORK, {"order": 7}, idempotency_key="order-7")).job_id
+
+
+def ask_for_a_run(connection: Connection) -> Any:
+    builder = WorkflowDagBuilder("failover.run").idempotency_key("order-7").job("a", WORK)
+    return enqueue_workflow_run(connection, builder.build()).run_id
+
+
+def ask_for_the_live_run(connection: Connection) -> Any:
+    builder = WorkflowDagBuilder("failover.live").active_key("order-7").job("a", WORK)
+    return enqueue_workflow_run(connection, builder.build()).run_id
+
+
+@pytest.mark.parametrize("request_it", [ask_for_a_job, ask_for_a_run, ask_for_the_live_run])
+def test_nobody_is_told_of_a_job_that_only_the_lost_primary_had(
+    server: ReplicatedServer, background: ThreadPoolExecutor, request_it: Callable[[Connection], Any]
+) -> None:
+    """The first caller's session ends while its commit waits for the standby. From then on others see what it wrote,
+    though no standby has it; who asks under the same key must wait as well."""
+    server.detach()
+    first, second = Line(server.url), Line(server.url)
+    pid, second_pid = (line.connection().info.backend_pid for line in (first, second))
+    asked_first = background.submit(ask, first, request_it)
+    with connect(server) as looking:
+        _until_it_waits(looking, pid, asked_first)
+        looking.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    assert asked_first.result(30).told is Told.UNKNOWN
+
+    asked_second = background.submit(ask, second, request_it)
+    with connect(server) as looking:
+        _until_it_waits(looking, second_pid, asked_second)
+    server.fail_over()
+
+    assert asked_second.result(30).told is Told.UNKNOWN
+    server.settle_down()
+    asked_again = ask(Line(server.url), request_it)
+    assert asked_again.told is Told.DONE
+
+
+def _until_it_waits(looking: Connection, pid: int, asked: "Future[Any]") -> None:
+    def waits() -> bool:
+        assert not asked.done(), f"told without the standby: {asked.result()}"
+        return looking.execute(WAITS_FOR_THE_STANDBY, (pid,)).fetchone() is not None
+
+    until(waits, what="a commit that waits for the standby")
