@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from runtime.hosts import Desk, Host
-from runtime.poolers import POOL_SIZE, Pooler, pooler_before
+from runtime.pooler import POOL_SIZE, Pooler, pooler_before
 
 from runledger import JobRequest, JobStatus, Ledger, Scope, cancel_job, enqueue_job
 
