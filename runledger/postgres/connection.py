@@ -81,13 +81,15 @@ class LedgerConnection:
 
 
 class PsycopgConnection(LedgerConnection):
-    """Over a psycopg connection: our own pool's, or the caller's."""
+    """Over a psycopg connection: our own pool's, or the caller's. On the caller's, the driver alone decides what is
+    prepared: nobody here knows whether a pooler lends the session to somebody else afterwards."""
 
-    __slots__ = ("driver",)
+    __slots__ = ("_is_borrowed", "driver")
 
-    def __init__(self, driver: psycopg.Connection[Any], schema: str) -> None:
+    def __init__(self, driver: psycopg.Connection[Any], schema: str, *, is_borrowed: bool = False) -> None:
         super().__init__(schema)
         self.driver = driver
+        self._is_borrowed = is_borrowed
 
     @property
     def is_autocommit(self) -> bool:
@@ -95,7 +97,8 @@ class PsycopgConnection(LedgerConnection):
 
     def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         with self.driver.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(statement.text(self.schema).encode(), parameters, prepare=statement.is_prepared or None)
+            is_asked_for = statement.is_prepared and not self._is_borrowed
+            cursor.execute(statement.text(self.schema).encode(), parameters, prepare=is_asked_for or None)
             result = cursor.pgresult  # asking for its description costs a tenth of an enqueue
             return cursor.fetchall() if result is not None and result.nfields else []
 
@@ -254,7 +257,7 @@ def borrow(connection: AnyConnection, schema: str | None = None) -> LedgerConnec
         return connection
     schema = default_schema() if schema is None else check_schema_name(schema)
     if isinstance(connection, psycopg.Connection):
-        return PsycopgConnection(connection, schema)
+        return PsycopgConnection(connection, schema, is_borrowed=True)
     if isinstance(connection, CoreConnection):
         return SqlAlchemyConnection(connection, schema)
     return _borrow_wrapped(connection, schema)

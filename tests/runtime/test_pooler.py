@@ -88,3 +88,16 @@ def test_a_running_job_is_cancelled_behind_a_transaction_pooler(
     desk.wait_for_effect(cancelled, "cancelled", within=5)
     assert desk.job(cancelled).status is JobStatus.CANCELED
     assert host.stop() == 0
+
+
+def test_an_enqueue_on_a_connection_of_the_application_prepares_nothing(desk: Desk, pooler: Pooler) -> None:
+    """With the driver's own settings, which prepare nothing before the sixth time."""
+    url = pooler.url(desk.scalar("SELECT current_database()"))
+
+    for _ in range(3):
+        with psycopg.connect(url) as connection:
+            enqueue_job(connection, JobRequest("work"))
+            enqueue_job(connection, JobRequest("work", idempotency_key="once"))
+
+    assert desk.scalar("SELECT count(*) FROM runledger.job_queue") == 4
+    assert _prepared_statements(url) == 0
