@@ -56,6 +56,11 @@ class Exchange:
         self._expects_steps = False
         self._shallows = Shallows(link, job_types)
 
+    @property
+    def unsettled(self) -> list[int]:
+        """The leases of attempts that have ended and whose outcomes were set aside: somebody has locked them."""
+        return [one.end.lease_token for one in self._locked if one.started_at is not None]
+
     def settle(self) -> None:
         """Every waiting outcome is written, or was refused because its lease is lost."""
         if len(self._outbox):

@@ -95,11 +95,12 @@ class Slot:
         words[base + _Word.TURN_AT] = now
         words[base + _Word.STATE] = state
 
-    def hold(self, tokens: Sequence[int], claimed_at: int) -> None:
-        """The worker holds these leases, in the order in which it will run them; earlier ones are settled."""
+    def hold(self, tokens: Sequence[int], claimed_at: int, *, begun: int = 0) -> None:
+        """The worker holds these leases, in the order in which it will run them; the handlers of the first ``begun``
+        have returned, and their outcomes could not be settled yet. Earlier ones are settled."""
         words, base = self._words, self._base
         words[base + _Word.BATCH_SIZE] = 0
-        words[base + _Word.POSITION] = -1
+        words[base + _Word.POSITION] = begun - 1
         start = base + _HEADER_WORDS
         for offset, token in enumerate(tokens):
             words[start + offset] = token

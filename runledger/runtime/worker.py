@@ -25,7 +25,7 @@ from runledger.runtime.outbox import Outbox
 from runledger.runtime.prefetch import STALE_SECONDS, Prefetch
 from runledger.runtime.reporter import Reporter
 from runledger.runtime.settled import Announcer
-from runledger.runtime.slots import Slot, SlotState
+from runledger.runtime.slots import LARGEST_BATCH, Slot, SlotState
 from runledger.runtime.tally import Tally
 
 FIRST_PAUSE_SECONDS = 0.02
@@ -116,9 +116,11 @@ class Worker:
         self._announcer.tell()
         if self._tally is not None:
             self._tally.publish(is_idle=not jobs)
-        self._slot.hold([job.lease_token for job in jobs], time.monotonic_ns())
+        unsettled = self._exchange.unsettled[: LARGEST_BATCH - len(jobs)]
+        tokens = unsettled + [job.lease_token for job in jobs]
+        self._slot.hold(tokens, time.monotonic_ns(), begun=len(unsettled))
         if jobs:
-            self._run_batch(jobs, sent_at)
+            self._run_batch(jobs, sent_at, first_position=len(unsettled))
             self._pause_seconds = FIRST_PAUSE_SECONDS
             return 0.0
         return self._idle()
@@ -153,7 +155,7 @@ class Worker:
         with self._link.autocommit() as ledger:
             return not has_unfinished_work(ledger, self._job_types)
 
-    def _run_batch(self, jobs: list[ClaimedJob], sent_at: float) -> None:
+    def _run_batch(self, jobs: list[ClaimedJob], sent_at: float, *, first_position: int) -> None:
         began_at = time.monotonic()
         self._attendant.watch()
         try:
@@ -162,7 +164,7 @@ class Worker:
                 if position and (now - sent_at > STALE_SECONDS or self.is_stopping):
                     self._give_back(jobs[position:], now)
                     break
-                self._run_one(position, job, now)
+                self._run_one(first_position + position, job, now)
                 if self._outbox.is_due(time.monotonic()):
                     self._settle_quietly()
                 self._announcer.tell()

@@ -53,10 +53,10 @@ class FaultySlot(Slot):
         self._fault = fault
         self._claimed = 0
 
-    def hold(self, tokens: Sequence[int], claimed_at: int) -> None:
-        super().hold(tokens, claimed_at)
-        self._claimed += len(tokens)
-        if tokens:
+    def hold(self, tokens: Sequence[int], claimed_at: int, *, begun: int = 0) -> None:
+        super().hold(tokens, claimed_at, begun=begun)
+        self._claimed += len(tokens) - begun
+        if len(tokens) > begun:
             self._pass(CrashPoint.AFTER_CLAIM)
 
     def end(self) -> None:

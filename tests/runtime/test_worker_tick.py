@@ -1,6 +1,7 @@
 """What a tick of the worker does with a job, over a real database and without any process."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from runledger import (
     Snooze,
 )
 from runledger.postgres.operations import cancel_job
-from runledger.postgres.recovery import reap_lapsed_leases
+from runledger.postgres.recovery import reap_lapsed_leases, settle_dead_worker
 from runledger.runtime import exchange
+from runledger.runtime.obituary import write_obituary
 from runledger.runtime.slots import SlotState
 from runledger.testing.factories import age_lease
 
@@ -516,3 +518,26 @@ def test_a_lease_that_somebody_has_locked_holds_up_no_other_job(
     bench.work()
 
     assert [one.outcome for one in bench.attempts(locked)] == [Outcome.SUCCEEDED]
+
+
+def test_a_worker_that_dies_with_an_outcome_set_aside_leaves_a_row_of_that_attempt(
+    make_bench: MakeBench, database_url: str
+) -> None:
+    bench = make_bench(returning("done"), settle_delay_ms=10_000)
+    locked = bench.enqueue("test")
+    assert bench.worker.tick() == 0.0
+    with psycopg.connect(database_url) as somebody:
+        somebody.execute("SELECT FROM runledger.job_leases WHERE job_id = %s FOR UPDATE", (locked,))
+        bench.worker.tick()
+    bench.enqueue("test")
+    assert bench.worker.tick() == 0.0, "the next job is claimed and run meanwhile"
+    obituary = write_obituary(
+        bench.worker._slot, "test.0.1", cause="crash", wait_status=signal.SIGKILL, cpu_seconds=0.0, max_rss_kb=0
+    )
+
+    with bench.connection.transaction():
+        settle_dead_worker(bench.connection, obituary.death())
+
+    [attempt] = bench.attempts(locked)
+    assert (attempt.attempt, attempt.error_code) == (1, "job.outcome_lost")
+    assert len(obituary.begun) == 2
