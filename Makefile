@@ -65,7 +65,7 @@ bench-peers: $(DEV_STAMP) ## Measure other job systems beside ours; installs the
 chaos: $(DEV_STAMP) ## Break everything under load for ten minutes, and check that nothing is lost (ARGS='--seed 1')
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 350 $(ARGS)
 
-chaos-long: $(DEV_STAMP) ## The same for an hour: 2,000 kills, 60 crashes of the server
+chaos-long: $(DEV_STAMP) ## The same for an hour: 2,000 kills, 60 crashes of the server, 60 failovers
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 2000 --hosts 3 --check-every-seconds 60 $(ARGS)
 
 faults: $(DEV_STAMP) ## Cut every process at every point, and run every pair of operations in every order

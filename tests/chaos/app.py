@@ -8,12 +8,13 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from runledger import Continue, JobCatalog, JobContext, JobFailure, MissedPolicy, RetryPolicy, Snooze
+from runledger import Continue, JobCatalog, JobContext, JobFailure, Middleware, MissedPolicy, RetryPolicy, Snooze
 
 CREATE_EFFECTS = """
     CREATE TABLE IF NOT EXISTS chaos_effects (
@@ -27,12 +28,28 @@ STEP = "chaos.step"
 FAILING = ("chaos.fails", "chaos.terminal", "chaos.hangs", "chaos.exits")
 """The types whose jobs may end as dead letters; all others must succeed, unless somebody cancelled them."""
 
+BEGUN_FILE = "begun.txt"
+"""In the directory of the soak: one line for each attempt that began, its job and its token. No database that is lost
+can take one back."""
+
 GATE_LOOK_SECONDS = 0.005
 LAST_RUN = 3
 AT_ONCE = RetryPolicy(base_seconds=0.01, factor=1.0, jitter=False)
 
 # A soak kills on purpose, so neither attempts nor crashes may run out where a job has to succeed in the end.
 catalog = JobCatalog(retry=AT_ONCE, max_attempts=100, timeout_seconds=60, crash_budget=100)
+
+
+class Begun(Middleware):
+    """Writes down that an attempt begins, before anything else happens in it."""
+
+    def around_attempt(self, context: JobContext, payload: Any, proceed: Callable[[], Any]) -> Any:
+        with Path(BEGUN_FILE).open("ab", buffering=0) as begun:
+            begun.write(f"{context.job_id} {context.lease_token}\n".encode())
+        return proceed()
+
+
+catalog.use(Begun())
 
 
 @catalog.job("chaos.nothing")
@@ -142,7 +159,7 @@ def have_gated_effect(context: JobContext, payload: dict[str, Any]) -> None:
 
 
 def finish_with_effect(context: JobContext) -> None:
-    with psycopg.connect(os.environ["RL_TEST_DATABASE_URL"]) as connection:
+    with psycopg.connect(os.environ["RL_TEST_DATABASE_URL"], prepare_threshold=None) as connection:  # maybe pooled
         connection.execute(
             "INSERT INTO chaos_effects (job_id, lease_token, worker_id) VALUES (%s, %s, %s)",
             (context.job_id, context.lease_token, context.worker_id),

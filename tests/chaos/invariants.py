@@ -26,6 +26,11 @@ ALWAYS: dict[str, str] = {
         SELECT l.job_id FROM runledger.job_leases l JOIN runledger.job_attempts a USING (job_id)
         WHERE a.finished_at > l.leased_at OR a.lease_token >= l.lease_token
     """,
+    "a token was given twice": """
+        SELECT lease_token FROM (SELECT lease_token FROM runledger.job_attempts
+                                 UNION ALL SELECT lease_token FROM runledger.job_leases) AS given
+        GROUP BY lease_token HAVING count(*) > 1
+    """,
     "a dead letter is missing": """
         SELECT q.id FROM runledger.job_queue q WHERE q.final_status = 'DEAD_LETTERED' AND NOT EXISTS (
             SELECT FROM runledger.job_dead_letters d WHERE d.job_id = q.id AND d.run_number = q.run_number)

@@ -61,11 +61,19 @@ class Enqueuer(threading.Thread):
     stop. ``failure`` is what ended it before its time."""
 
     def __init__(
-        self, index: int, url: str, witness: Witness, keys: "Keys", *, seed: int, jobs_per_second: float
+        self,
+        index: int,
+        url: str,
+        is_pooled: bool,
+        witness: Witness,
+        keys: "Keys",
+        *,
+        seed: int,
+        jobs_per_second: float,
     ) -> None:
         super().__init__(name=f"enqueuer-{index}", daemon=True)
         self._index = index
-        self._line = Line(url)
+        self._line = Line(url, is_pooled=is_pooled)
         self._ledger = Ledger(url, pool_size=1)
         self._witness = witness
         self._keys = keys

@@ -36,6 +36,10 @@ class Kind(StrEnum):
     """An operator holds a table in ACCESS EXCLUSIVE."""
     READER = "READER"
     """A transaction of an operator keeps its snapshot."""
+    FAILOVER = "FAILOVER"
+    """The primary is lost, and its standby promoted; a new standby is made of the new primary."""
+    POOLER = "POOLER"
+    """The pooler is killed, and started again after a while."""
 
 
 class Role(StrEnum):
@@ -88,6 +92,15 @@ FAULT_SECONDS = {
     Fault.DROP: (0.2, 1.0),
     Fault.CUT: (0.2, 1.0),
 }
+SERVER_CHANCES = {Kind.FAILOVER: 0.025, Kind.POOLER: 0.025}
+"""How often one of these precedes another action. They are drawn from a chance of their own, so that a seed means the
+same kills with them and without."""
+
+READ_ONLY_CHANCE = 0.5
+"""How often clients reach the standby before it is promoted."""
+
+READ_ONLY_SECONDS = (0.2, 1.5)
+POOLER_SECONDS = (0.0, 2.0)
 LOCK_SECONDS = (0.2, 2.5)
 READER_SECONDS = (30.0, 60.0)
 
@@ -95,7 +108,8 @@ READER_SECONDS = (30.0, 60.0)
 @dataclass(frozen=True, slots=True)
 class Action:
     """``host`` counts for processes and networks (one more than there are hosts: the network of the load), ``role`` and
-    ``slot`` for processes, ``what`` for networks (a fault) and locks (a table). ``pause_seconds`` follow the action."""
+    ``slot`` for processes, ``what`` for networks (a fault) and locks (a table). ``seconds`` is how long it lasts: of a
+    failover, how long nobody can be written to. ``pause_seconds`` follow the action."""
 
     kind: Kind
     host: int = 0
@@ -119,7 +133,9 @@ def plan(seed: int, *, hosts: int, kills: int, mean_pause_seconds: float) -> lis
     """Actions up to and including the ``kills``-th KILL; the same for the same arguments."""
     planned: list[Action] = []
     killed = 0
+    chance = random.Random(f"{seed}-servers")
     for action in _actions(random.Random(seed), hosts, mean_pause_seconds):
+        planned.extend(_of_servers(chance, mean_pause_seconds))
         planned.append(action)
         killed += action.kind is Kind.KILL
         if killed == kills:
@@ -156,6 +172,15 @@ def _action(chance: random.Random, kind: Kind, hosts: int, pause: float) -> Acti
     if kind is Kind.READER:
         return Action(kind, seconds=round(chance.uniform(*READER_SECONDS), 3), pause_seconds=pause)
     return Action(kind, chance.randrange(hosts), pause_seconds=pause)
+
+
+def _of_servers(chance: random.Random, mean_pause_seconds: float) -> Iterator[Action]:
+    kinds = [kind for kind, share in SERVER_CHANCES.items() if chance.random() < share]
+    for kind in kinds:
+        pause = round(chance.uniform(0.0, 1.7) * mean_pause_seconds, 4)
+        lasts = kind is Kind.POOLER or chance.random() < READ_ONLY_CHANCE
+        seconds = chance.uniform(*(POOLER_SECONDS if kind is Kind.POOLER else READ_ONLY_SECONDS)) if lasts else 0.0
+        yield Action(kind, seconds=round(seconds, 3), pause_seconds=pause)
 
 
 def _weighted(chance: random.Random, weights: dict[Choice, int]) -> Choice:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psycopg
-from chaos.app import CREATE_EFFECTS, catalog
+from chaos.app import BEGUN_FILE, CREATE_EFFECTS, catalog
 from chaos.breakage import Breakage
 from chaos.hosts import Place
 from chaos.invariants import violations
@@ -32,11 +32,12 @@ from chaos.nemesis import SLOTS, Action, Kind, Role, plan
 from chaos.operators import Operator
 from chaos.proxy import Proxy
 from chaos.report import Report
-from chaos.testimony import applied_unknowns, contradictions
+from chaos.testimony import applied_unknowns, begun_without_attempt, contradictions
 from chaos.told import Witness
 from chaos.watching import RecoveryWatch, RuleWatch
-from runtime.crashing import CrashingServer, crashing_server
 from runtime.hosts import until
+from runtime.pooler import REMEDY, Pooler, find_pgbouncer, running_pooler
+from runtime.standby import ReplicatedServer, replicated_server
 
 from runledger.database import migrate
 from runledger.postgres.definitions import sync_definitions
@@ -44,6 +45,7 @@ from runledger.postgres.schedules import sync_schedules
 
 DRAIN_SECONDS = 240.0
 UNFINISHED = "SELECT count(*) FROM runledger.job_queue WHERE final_status IS NULL"
+POOL_SIZE = 20
 PROCESSES = (Kind.KILL, Kind.TERM, Kind.STOP)
 
 
@@ -66,7 +68,7 @@ class Running(Protocol):
     def stop(self) -> None: ...
 
 
-def soak(server: CrashingServer, directory: Path, wanted: Plan) -> Report:
+def soak(server: ReplicatedServer, directory: Path, wanted: Plan) -> Report:
     """Runs one soak on an empty server. No process that it started is left, however it ends."""
     actions = plan(wanted.seed, hosts=wanted.hosts, kills=wanted.kills, mean_pause_seconds=wanted.mean_pause_seconds)
     report = Report(wanted.seed, actions)
@@ -77,11 +79,12 @@ def soak(server: CrashingServer, directory: Path, wanted: Plan) -> Report:
         sync_definitions(connection, catalog.definitions)
         sync_schedules(connection, catalog.schedules)
     witness = Witness(directory / "told.jsonl")
-    with _networks(server, wanted.hosts + 1) as networks:
-        _run(server, directory, wanted, report, witness, networks)
+    with _pooler(server) as pooler, _networks(server, wanted.hosts, pooler) as networks:
+        _run(server, directory, wanted, report, witness, networks, pooler)
     with psycopg.connect(server.url, autocommit=True) as connection:
         report.violations += violations(connection, witness.acknowledged)
         report.violations += contradictions(connection, witness)
+        report.violations += begun_without_attempt(connection, directory / BEGUN_FILE)
         report.unknown_commits = witness.unknown_commits
         report.applied_unknowns = applied_unknowns(connection, witness)
         report.count(connection)
@@ -91,17 +94,18 @@ def soak(server: CrashingServer, directory: Path, wanted: Plan) -> Report:
 
 
 def _run(
-    server: CrashingServer, directory: Path, wanted: Plan, report: Report, witness: Witness, networks: list[Proxy]
+    server: ReplicatedServer,
+    directory: Path,
+    wanted: Plan,
+    report: Report,
+    witness: Witness,
+    networks: list[Proxy],
+    pooler: Pooler | None,
 ) -> None:
-    *_, own = networks
-    keys = Keys()
-    load = [
-        Enqueuer(index, own.url(), witness, keys, seed=wanted.seed, jobs_per_second=wanted.jobs_per_second)
-        for index in range(ENQUEUERS)
-    ]
-    operator = Operator(own.url(), witness, wanted.seed)
+    load = _load(networks, wanted, witness, is_pooled=pooler is not None)
+    operator = Operator(networks[-1].url(), witness, wanted.seed)
     recovery, rules = RecoveryWatch(server.url), RuleWatch(server.url, wanted.check_every_seconds)
-    breakage = Breakage(server, networks)
+    breakage = Breakage(server, networks, pooler)
     with _hosts(networks[:-1], directory, wanted.mutant) as places, _running(*load, operator, recovery, rules):
         _attack(report.actions, places, breakage, recovery)
         breakage.heal()
@@ -117,20 +121,53 @@ def _run(
         for place in places:
             place.retire()
     operator.close()
-    report.recovery_seconds = recovery.seconds
-    report.snapshots = rules.snapshots
-    report.violations += rules.found
+    _tell(report, server, breakage, recovery, rules)
     report.violations += [complaint for place in places for complaint in place.complaints]
-    report.violations += [f"the slot of {worker} never recovered" for worker in recovery.unrecovered]
     report.violations += [f"{one.name} failed: {one.failure!r}" for one in (*load, operator) if one.failure]
 
 
+def _load(networks: list[Proxy], wanted: Plan, witness: Witness, *, is_pooled: bool) -> list[Enqueuer]:
+    """Those who enqueue: over the network of the load, and over that of the last host, which may be pooled."""
+    *_, of_last_host, own = networks
+    ways = [(own.url(), False), (of_last_host.url(), is_pooled)]
+    keys = Keys()
+    return [
+        Enqueuer(index, *ways[index % 2], witness, keys, seed=wanted.seed, jobs_per_second=wanted.jobs_per_second)
+        for index in range(ENQUEUERS)
+    ]
+
+
+def _tell(
+    report: Report, server: ReplicatedServer, breakage: Breakage, recovery: RecoveryWatch, rules: RuleWatch
+) -> None:
+    """What was measured and found while it ran."""
+    report.promotion_seconds, report.sync_seconds = server.promotion_seconds, server.sync_seconds
+    report.pooler_restarts = breakage.pooler_restarts
+    report.recovery_seconds = recovery.seconds
+    report.snapshots = rules.snapshots
+    report.violations += rules.found
+    report.violations += [f"the slot of {worker} never recovered" for worker in recovery.unrecovered]
+
+
 @contextlib.contextmanager
-def _networks(server: CrashingServer, count: int) -> Iterator[list[Proxy]]:
+def _pooler(server: ReplicatedServer) -> Iterator[Pooler | None]:
+    """None where PgBouncer is not installed; the report says so."""
+    program = find_pgbouncer()
+    if program is None:
+        print(f"pooler: none. {REMEDY}", file=sys.stderr, flush=True)
+        yield None
+        return
+    with running_pooler(program, server.url, pool_size=POOL_SIZE) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _networks(server: ReplicatedServer, hosts: int, pooler: Pooler | None) -> Iterator[list[Proxy]]:
+    """One for each host, that of the last one in front of the pooler, and one for the load."""
     with contextlib.ExitStack() as stack:
         made = []
-        for _ in range(count):
-            made.append(Proxy(server.socket_path))
+        for index in range(hosts + 1):
+            made.append(Proxy(("127.0.0.1", pooler.port) if pooler and index == hosts - 1 else server.socket_path))
             stack.callback(made[-1].close)
         yield made
 
@@ -184,7 +221,7 @@ def _hit(action: Action, place: Place, recovery: RecoveryWatch) -> None:
     place.suffer(action, pid)
 
 
-def _drain(server: CrashingServer, operator: Operator, report: Report) -> None:
+def _drain(server: ReplicatedServer, operator: Operator, report: Report) -> None:
     """Returns when every job has ended, schedules are off and every gate was passed; how long it took is reported."""
     began_at = time.monotonic()
     with psycopg.connect(server.url, autocommit=True) as connection:
@@ -206,7 +243,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left of what was started
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # says at length what the ledger knows
     directory = Path(tempfile.mkdtemp(prefix="rl-soak-", dir=options.directory))
-    with crashing_server() as server:
+    with replicated_server() as server:
         report = soak(
             server,
             directory,

@@ -1,12 +1,14 @@
 """The checker can fail: each rule is broken once by hand, on jobs, a workflow and a schedule that are sound."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from chaos.app import CREATE_EFFECTS, EFFECT
 from chaos.invariants import RULES, Connection, violations
+from chaos.testimony import begun_without_attempt
 from postgres.workflow_graphs import TYPE, claim_steps
 from psycopg import sql
 
@@ -66,6 +68,10 @@ PLANTED = {
             run_number, attempt, job_type, worker_id)
         SELECT id, 1, now() - interval '1 hour', now(), now(), 0, 1, 1, job_type, 'nobody'
         FROM runledger.job_queue WHERE id = {plain}
+    """,
+    "a token was given twice": """
+        UPDATE runledger.job_attempts SET lease_token = (SELECT max(lease_token) FROM runledger.job_attempts)
+        WHERE job_id = {effect}
     """,
     "no job has more attempts than it may have": "UPDATE runledger.job_queue SET attempt = 1000 WHERE id = {plain}",
     "a dead letter is missing": "DELETE FROM runledger.job_dead_letters WHERE job_id = {dead}",
@@ -195,3 +201,18 @@ def test_each_rule_notices_when_it_is_broken(connection: Connection, sentence: s
     assert changed.rowcount != 0
     found = {violation.partition(": ")[0] for violation in violations(connection, _acknowledged(jobs))}
     assert sentence in found
+
+
+def test_a_handler_that_ran_under_a_lease_which_is_lost_is_noticed(connection: Connection, tmp_path: Path) -> None:
+    jobs = _sound(connection)
+    [(job_id, token)] = connection.execute(
+        "SELECT job_id, lease_token FROM runledger.job_attempts WHERE job_id = %s", (jobs["effect"],)
+    ).fetchall()
+    begun = tmp_path / "begun.txt"
+    begun.write_text(f"{job_id} {token}\n")
+    assert begun_without_attempt(connection, begun) == []
+
+    begun.write_text(f"{job_id} {token}\n{jobs['plain']} {token}\n")
+
+    found = [one.partition(":")[0] for one in begun_without_attempt(connection, begun)]
+    assert found == ["a handler ran under a lease that is not there", "two jobs ran under one token"]

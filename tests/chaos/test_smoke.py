@@ -14,16 +14,18 @@ from chaos.hosts import ENVIRONMENT, SCRIPT
 from chaos.invariants import ALWAYS, broken
 from chaos.nemesis import Fault, Kind, Role, plan
 from chaos.soak import Plan, soak
-from runtime.crashing import crashing_server
 from runtime.hosts import Desk, Host, until
+from runtime.pooler import find_pgbouncer
+from runtime.standby import replicated_server
 
 from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.definitions import sync_definitions
 from runledger.testing import databases
 
-SMOKE_SEED = 2632
-"""Seventeen actions of seven kinds: among them a crash of the server, a cut network and a worker stopped beyond its
-lease."""
+SMOKE_SEED = 31056
+"""Fifteen actions of eight kinds: among them a crash of the server, a failover, a killed pooler, a network that cuts
+answers, and a worker stopped beyond its lease."""
+SMOKE_KINDS = {Kind.KILL, Kind.TERM, Kind.STOP, Kind.CRASH, Kind.FAILOVER, Kind.POOLER, Kind.NETWORK, Kind.TERMINATE}
 
 
 @pytest.fixture
@@ -40,14 +42,16 @@ def test_nothing_is_lost_or_done_twice_whatever_is_broken(tmp_path: Path) -> Non
     wanted = Plan(SMOKE_SEED, kills=8, mean_pause_seconds=0.7, check_every_seconds=2.0)
     with contextlib.ExitStack() as stack:
         try:
-            server = stack.enter_context(crashing_server())
+            server = stack.enter_context(replicated_server())
         except EmbeddedUnavailable as error:
             pytest.skip(str(error))
         report = soak(server, tmp_path, wanted)
 
     print(f"\n{report.line()}")
     assert report.violations == []
-    assert {one.kind for one in report.actions} >= {Kind.KILL, Kind.STOP, Kind.CRASH, Kind.NETWORK, Kind.TERMINATE}
+    assert {one.kind for one in report.actions} == SMOKE_KINDS
+    assert len(report.promotion_seconds) == len(report.sync_seconds) == 1
+    assert report.pooler_restarts == (None if find_pgbouncer() is None else 1)
     assert report.reruns > 0, "nobody was killed at work; the soak proves nothing"
     assert min(report.dead, report.cancelled, report.runs, report.firings, report.snapshots) > 0
     assert report.succeeded > 500
@@ -65,6 +69,16 @@ def test_a_seed_says_what_the_nemesis_does() -> None:
     assert {one.kind for one in first} == set(Kind)
     assert {one.role for one in first if one.kind is Kind.KILL} == set(Role)
     assert {one.what for one in first if one.kind is Kind.NETWORK} == set(Fault)
+
+
+def test_failovers_and_poolers_change_nothing_else_that_a_seed_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = plan(7, hosts=2, kills=300, mean_pause_seconds=1.5)
+    monkeypatch.setattr("chaos.nemesis.SERVER_CHANCES", {})
+
+    without = plan(7, hosts=2, kills=300, mean_pause_seconds=1.5)
+
+    assert len(without) < len(whole)
+    assert [one for one in whole if one.kind not in (Kind.FAILOVER, Kind.POOLER)] == without
 
 
 # -- the soak can fail ------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """What people and programs were told, held against what the database says in the end."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,6 +25,7 @@ APPENDS = """
     LEFT JOIN runledger.workflow_steps s ON s.workflow_run_id = m.workflow_run_id AND s.step_key LIKE 'more-%'
     GROUP BY 1, 2
 """
+GIVEN = "SELECT job_id::text, lease_token FROM runledger.job_attempts"
 CANCELED = "SELECT id::text FROM runledger.job_queue WHERE final_status = 'CANCELED' AND workflow_run_id IS NULL"
 
 
@@ -40,6 +43,19 @@ def contradictions(connection: Connection, witness: Witness) -> list[str]:
     if witness.surprises:
         lines.append(f"an error that nobody can act on: {len(witness.surprises)} × {witness.surprises[:MOST_NAMED]}")
     return lines
+
+
+def begun_without_attempt(connection: Connection, begun: Path) -> list[str]:
+    """Handlers that ran under a token which their job never had, and tokens under which two jobs ran: a lease that was
+    told and is lost."""
+    said = {(job_id, int(token)) for job_id, token in (line.split() for line in begun.read_text().splitlines())}
+    unknown = said - set(connection.execute(GIVEN).fetchall())
+    shared = [token for token, count in Counter(token for _, token in said).items() if count > 1]
+    found: dict[str, Sequence[object]] = {
+        "a handler ran under a lease that is not there": sorted(unknown),
+        "two jobs ran under one token": shared,
+    }
+    return [f"{sentence}: {len(cases)} × {cases[:MOST_NAMED]}" for sentence, cases in found.items() if cases]
 
 
 def applied_unknowns(connection: Connection, witness: Witness) -> int:

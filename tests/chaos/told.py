@@ -21,6 +21,10 @@ from runledger import RunledgerError, UnavailableError
 Answer = TypeVar("Answer")
 
 
+PREPARE_THRESHOLD = 5
+"""What an application has that does not care."""
+
+
 class Told(StrEnum):
     DONE = "DONE"
     NOT_DONE = "NOT_DONE"
@@ -72,15 +76,19 @@ class Witness:
 
 
 class Line:
-    """A connection of somebody who asks; opened again after each failure."""
+    """A connection of somebody who asks; opened again after each failure. Behind a pooler that lends connections by
+    transaction, it must not prepare statements."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_pooled: bool = False) -> None:
         self._url = url
+        self._prepare_threshold = None if is_pooled else PREPARE_THRESHOLD
         self._connection: psycopg.Connection[Any] | None = None
 
     def connection(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, prepare_threshold=self._prepare_threshold
+            )
         return self._connection
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class ReplicatedServer(CrashingServer):
             self._seed()
 
     def crash(self) -> None:
-        self.settle_down()
+        self._wait_for_the_seed()
         super().crash()
 
     def detach(self) -> None:
@@ -68,10 +68,10 @@ class ReplicatedServer(CrashingServer):
     def fail_over(self, *, read_only_seconds: float = 0.0) -> None:
         """The primary is gone and the standby has its place; a new standby is made of the new primary meanwhile.
 
-        For ``read_only_seconds`` clients reach the standby before it is promoted.
+        The standby need not be in sync: what it lacks was not acknowledged, though somebody may have seen it. For
+        ``read_only_seconds`` clients reach the standby before it is promoted.
         """
-        if not self._is_detached:
-            self.settle_down()
+        self._wait_for_the_seed()
         killed_at = time.monotonic()
         super().crash()
         if self._is_detached:
@@ -91,14 +91,18 @@ class ReplicatedServer(CrashingServer):
 
     def settle_down(self) -> None:
         """The standby follows. Raises what kept it from being made, and AssertionError when it stays away."""
+        self._wait_for_the_seed()
+        if self._is_detached:
+            self._attach()
+        self._wait_until_in_sync()
+
+    def _wait_for_the_seed(self) -> None:
+        """There is a standby, which has everything that was ever acknowledged."""
         thread, self._seeding = self._seeding, None
         if thread is not None:
             thread.join(SEED_SECONDS)
         if self._seeding_failed is not None:
             raise self._seeding_failed
-        if self._is_detached:
-            self._attach()
-        self._wait_until_in_sync()
 
     def _attach(self) -> None:
         self._standby.start()
