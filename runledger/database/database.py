@@ -92,7 +92,8 @@ class Database:
         try:
             with self._open_pool().connection(ACQUIRE_TIMEOUT_SECONDS) as driver:
                 driver.timeout_seconds = self._timeout_seconds
-                yield driver
+                with _closing_when_unavailable(driver):
+                    yield driver
         except RunledgerError:
             raise
         except (PoolTimeout, PoolClosed) as error:
@@ -131,6 +132,22 @@ class Database:
         """Statements that ask for it are prepared, which doubles the speed of a single enqueue; others never are."""
         driver.timeout_seconds = self._timeout_seconds
         driver.prepare_threshold = ONLY_ON_REQUEST if is_direct(driver) else None
+
+
+@contextlib.contextmanager
+def _closing_when_unavailable(driver: BoundedConnection) -> Iterator[None]:
+    """A connection over which the database is not to be had, one to a demoted primary for example, is of no more use:
+    it is closed, and the pool opens another."""
+    try:
+        yield
+    except DatabaseUnavailable:
+        driver.close()
+        raise
+    except psycopg.Error as error:
+        translated = error_for(error)
+        if isinstance(translated, DatabaseUnavailable):
+            driver.close()
+        raise translated from None
 
 
 def allow_seconds(connection: LedgerConnection, seconds: float | None) -> None:

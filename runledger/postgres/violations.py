@@ -62,6 +62,8 @@ _BY_PHRASE: Mapping[str, str] = {
     "no password supplied": "the database wants a password",
     "no pg_hba.conf entry": "the database does not let this host or role in",
     "too many clients": "the database accepts no more connections",
+    "too many connections": "the database accepts no more connections",
+    "no more connections": "the database accepts no more connections",
     "remaining connection slots": "the database accepts no more connections",
     "Connection refused": "no server listens there",
     "could not translate host name": "the host name is not known",

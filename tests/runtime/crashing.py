@@ -35,6 +35,11 @@ class CrashingServer:
         os.kill(pid, signal.SIGQUIT)
         until(lambda: not is_running(pid), what="the crash")
 
+    def ask_for_password(self, user: str) -> None:
+        """This user needs one on the socket, once the server has read its files again."""
+        rules = self._server.place.data / "pg_hba.conf"
+        rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
+
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """Every process of the server is stopped (SIGSTOP) inside of the block: connections are accepted by the kernel,
