@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from runledger.core.errors import InvalidConfiguration, RunledgerError
-from runledger.postgres.migrations import check_schema
+from runledger.runtime.fitness import check_fitness
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.metrics import Metrics
 from runledger.runtime.slots import SlotState, SlotTable
@@ -79,7 +79,7 @@ class Health:
             return 503, "no worker is ready\n"
         try:
             with self._link.autocommit() as ledger:
-                check_schema(ledger)
+                check_fitness(ledger, self._table)
         except RunledgerError as error:
             return 503, f"{error.code}\n"
         return 200, "ready\n"

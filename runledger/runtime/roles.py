@@ -102,6 +102,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
         is_draining=host.is_draining,
         with_sync=host.with_sync,
         tally=tally,
+        table=host.table,
     )
     host.board.write(slot.index, catalog.job_types)
     slot.turn(SlotState.IDLE, time.monotonic_ns())

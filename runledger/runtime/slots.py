@@ -40,6 +40,7 @@ class _Word(IntEnum):
     LEAVE = 13
     SPAWNED_AT = 14
     QUIET = 15
+    FITTED = 16
 
 
 class Slot:
@@ -123,6 +124,10 @@ class Slot:
         words[base + _Word.RUNNING_TOKEN] = 0
         words[base + _Word.JOBS_DONE] += 1
 
+    def note_fit(self) -> None:
+        """The schema was what this release needs; of the supervisor's slot, for the whole host."""
+        self._set(_Word.FITTED, 1)
+
     @property
     def pid(self) -> int:
         return self._get(_Word.PID)
@@ -177,6 +182,10 @@ class Slot:
     def is_quiet(self) -> bool:
         return self._get(_Word.QUIET) == 1
 
+    @property
+    def has_fitted(self) -> bool:
+        return self._get(_Word.FITTED) == 1
+
     def tokens(self) -> tuple[list[int], list[int]]:
         """The leases whose handlers have begun, the running one included, and those whose have not."""
         start = self._base + _HEADER_WORDS
@@ -203,3 +212,12 @@ class SlotTable:
     def beaten_at(self) -> int:
         """When the supervisor's loop last went round."""
         return self._supervisor.turn_at
+
+    def note_fit(self) -> None:
+        """A process of this host has seen a schema that is what this release needs."""
+        self._supervisor.note_fit()
+
+    @property
+    def has_fitted(self) -> bool:
+        """Whether any has, since the host started."""
+        return self._supervisor.has_fitted

@@ -11,13 +11,13 @@ from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended
 from runledger.core.states import JobStatus
 from runledger.postgres.definitions import sync_definitions
-from runledger.postgres.migrations import check_schema
 from runledger.postgres.schedules import sync_schedules
 from runledger.postgres.stats import has_unfinished_work
 from runledger.runtime.attendant import Attendant
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.exchange import Exchange
 from runledger.runtime.execution import Execution, cut_short, expired, given_back
+from runledger.runtime.fitness import check_fitness
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
@@ -25,7 +25,7 @@ from runledger.runtime.outbox import Outbox
 from runledger.runtime.prefetch import STALE_SECONDS, Prefetch
 from runledger.runtime.reporter import Reporter
 from runledger.runtime.settled import Announcer
-from runledger.runtime.slots import LARGEST_BATCH, Slot, SlotState
+from runledger.runtime.slots import LARGEST_BATCH, Slot, SlotState, SlotTable
 from runledger.runtime.tally import Tally
 
 FIRST_PAUSE_SECONDS = 0.02
@@ -52,8 +52,10 @@ class Worker:
         is_draining: bool = False,
         with_sync: bool = True,
         tally: Tally | None = None,
+        table: SlotTable | None = None,
     ) -> None:
         self._catalog = catalog
+        self._table = SlotTable(0) if table is None else table
         self._link = link
         self._slot = slot
         self._config = config
@@ -130,9 +132,11 @@ class Worker:
             return not len(self._outbox)
 
     def _prepare(self) -> None:
-        """The schema fits; the catalog's definitions and schedules are stored. Raises what ``check_schema`` raises."""
+        """The schema fits; the catalog's definitions and schedules are stored. Raises what ``check_fitness`` raises."""
         with self._link.transaction() as ledger:
-            check_schema(ledger)
+            ahead = check_fitness(ledger, self._table)
+            if ahead is not None:
+                log(logging.WARNING, "schema.moved_ahead", error=str(ahead), hint=ahead.hint)
             if self._with_sync:
                 changed = sync_definitions(ledger, self._catalog.definitions)
                 if changed:

@@ -259,3 +259,27 @@ def test_an_address_that_is_taken_is_refused(make_health: Callable[[SlotTable], 
 
     with pytest.raises(InvalidConfiguration, match="cannot listen on"):
         Health(address, SlotTable(1), TallyBoard(1), DatabaseLink("postgresql://nowhere", "runledger", "health"))
+
+
+def test_a_host_whose_schema_has_moved_ahead_stays_ready_and_one_that_never_fitted_is_not(
+    desk: Desk, own_database: str
+) -> None:
+    desk.connection.execute(
+        "INSERT INTO runledger.runledger_migration_history (version, name, checksum, package_version)"
+        " VALUES (299901010001, 'next', 'x', 'next')"
+    )
+    link = DatabaseLink(own_database, "runledger", "health")
+    answers = []
+    for has_fitted in (False, True):
+        table = SlotTable(1)
+        table.beat(time.monotonic_ns())
+        table.slots[0].turn(SlotState.IDLE, time.monotonic_ns())
+        if has_fitted:
+            table.note_fit()
+        health = Health("127.0.0.1:0", table, TallyBoard(1), link)
+        answers.append(health.answer("/readyz"))
+        health.is_stopping = True
+        health.tick()
+    link.close()
+
+    assert answers == [(503, "schema.ahead\n"), (200, "ready\n")]
