@@ -73,21 +73,22 @@ def test_the_bound_knows_how_many_servers_a_connection_tries(url: str, hosts: in
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("role", ["keeper", "reaper", "scheduler", "health"])
-def test_a_process_that_stands_still_is_replaced_while_jobs_run(desk: Desk, start_host: StartHost, role: str) -> None:
+def test_what_stands_still_beside_the_workers_is_replaced_while_jobs_run(desk: Desk, start_host: StartHost) -> None:
     gate = desk.gate()
     job_id = desk.one("gated", gate=str(gate))
     host = start_host(**IMPATIENT, health_address="127.0.0.1:0", JOBS_LEASE_TTL_SECONDS=10).ready()
     desk.wait_for_effect(job_id)
-    victim = _pid_of(host, role)
+    victims = {role: _pid_of(host, role) for role in (*BESIDE_THE_WORKERS, "health")}
 
-    os.kill(victim, signal.SIGSTOP)
-    [killed] = host.wait_for_event("process.killed")
-    until(lambda: _pid_of(host, role) != victim, what="a replacement")
-    [died] = host.events("process.died")
+    for victim in victims.values():
+        os.kill(victim, signal.SIGSTOP)
+    killed = host.wait_for_event("process.killed", len(victims))
+    until(lambda: all(_pid_of(host, role) != pid for role, pid in victims.items()), what="replacements")
+    died = host.events("process.died")
 
-    assert (killed["role"], killed["pid"], killed["cause"]) == (role, victim, "wedged")
-    assert (died["role"], died["pid"], died["cause"], died["status"]) == (role, victim, "wedged", -signal.SIGKILL)
+    assert {one["role"]: one["pid"] for one in killed} == {one["role"]: one["pid"] for one in died} == victims
+    assert {one["cause"] for one in [*killed, *died]} == {"wedged"}
+    assert {one["status"] for one in died} == {-signal.SIGKILL}
     ends_at = desk.scalar("SELECT lease_expires_at FROM runledger.job_leases")
     until(lambda: desk.scalar("SELECT lease_expires_at FROM runledger.job_leases") > ends_at, what="a renewal")
     gate.touch()
