@@ -128,8 +128,8 @@ class DatabaseLink:
             echo = f"echo-{secrets.token_hex(8)}"
             with contextlib.closing(self._connect()) as other:
                 other.execute("SELECT pg_notify(%s, %s)", (channel, echo))
-            heard = driver.notifies(timeout=ECHO_SECONDS)
-            self.is_listening = any(one.payload == echo for one in heard)
+            with contextlib.closing(driver.notifies(timeout=ECHO_SECONDS)) as heard:  # it locks the connection
+                self.is_listening = any(one.payload == echo for one in heard)
             if not self.is_listening:
                 driver.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
             return self.is_listening
