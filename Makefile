@@ -69,7 +69,7 @@ chaos-long: $(DEV_STAMP) ## The same for an hour: 2,000 kills, 60 crashes of the
 	@PYTHONPATH=tests $(BIN)/python -m chaos.soak --kills 2000 --hosts 3 --check-every-seconds 60 $(ARGS)
 
 faults: $(DEV_STAMP) ## Cut every process at every point, break its server in every way, and run every pair of operations in every order
-	@RUNLEDGER_EVERY_FAULT=1 $(BIN)/python -m pytest tests/runtime/test_crash_points.py tests/runtime/test_broken_servers.py tests/interleavings $(ARGS)
+	@RUNLEDGER_EVERY_FAULT=1 $(BIN)/python -m pytest tests/runtime/test_crash_points.py tests/runtime/test_broken_servers.py tests/runtime/failover.py tests/interleavings $(ARGS)
 
 mutants: $(DEV_STAMP) ## Take one rule after the other out of a copy of the source; the tests have to notice
 	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)

@@ -190,5 +190,12 @@ def is_direct(driver: psycopg.Connection[Any]) -> bool:
     return row is not None and row[0] == driver.info.backend_pid
 
 
+def is_demoted(driver: psycopg.Connection[Any]) -> bool:
+    """Whether the server has said, by itself and beside its last answer, that it takes no writes any more. A pooler in
+    between says nothing."""
+    status = driver.info.parameter_status
+    return status("in_hot_standby") == "on" or status("default_transaction_read_only") == "on"
+
+
 def _checked(seconds: float) -> float:
     return check_number(seconds, field="timeout_seconds", low=SHORTEST_TIMEOUT_SECONDS, high=MAX_DELAY_SECONDS)

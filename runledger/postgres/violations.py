@@ -63,6 +63,7 @@ _BY_PHRASE: Mapping[str, str] = {
     "no pg_hba.conf entry": "the database does not let this host or role in",
     "too many clients": "the database accepts no more connections",
     "too many connections": "the database accepts no more connections",
+    "session is read-only": "the database is read-only: a standby, or a primary that was demoted",
     "no more connections": "the database accepts no more connections",
     "remaining connection slots": "the database accepts no more connections",
     "Connection refused": "no server listens there",

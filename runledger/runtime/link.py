@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from runledger.core.errors import DatabaseUnavailable, InternalError, RunledgerError
-from runledger.database.database import connect
+from runledger.database.database import connect, is_demoted
 from runledger.database.settings import CONNECT_TIMEOUT_SECONDS, connection_info, target_of
 from runledger.postgres.connection import PipelinedConnection, PsycopgConnection
 from runledger.postgres.statements import Call, Row
@@ -172,6 +172,8 @@ class DatabaseLink:
                 raise translated from None
             self._is_slow = time.monotonic() - began_at > SLOW_SECONDS
             self._failures = 0
+            if is_demoted(driver):
+                self.close()  # who only reads would never be refused, and stay
 
     def _refresh_plans(self, driver: psycopg.Connection[Any], now: float) -> None:
         """Plans that may have been made for smaller tables are forgotten; the next use of a statement makes its own."""

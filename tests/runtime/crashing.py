@@ -28,6 +28,15 @@ class CrashingServer:
         self._server.start()
         self._lead_to(self._server)
 
+    @property
+    def socket_directory(self) -> str:
+        return str(self._link)
+
+    @property
+    def programs(self) -> Path:
+        """Where the programs are that it runs from."""
+        return Path(os.readlink(f"/proc/{self._server.status().pid}/exe")).parent
+
     def crash(self) -> None:
         """An immediate shutdown: no checkpoint, every session dropped; recovery follows at the next start."""
         pid = self._server.status().pid

@@ -23,6 +23,8 @@ from runledger import DatabaseUnavailable, Ledger
 from runledger.database import migrate
 from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.connection import PsycopgConnection
+from runledger.postgres.firing import seconds_until_due
+from runledger.runtime.link import DatabaseLink
 
 pytestmark = [pytest.mark.process, pytest.mark.pgbouncer]
 USER, PASSWORD, ANOTHER = "app", "a-secret-of-app", "another-secret"
@@ -241,6 +243,19 @@ def test_a_ledger_gives_the_connection_to_a_demoted_server_up(server: Server, li
             ledger.enqueue("plain")
 
         assert _backend_of(ledger) != backend
+
+
+@pytest.mark.parametrize("trouble", [Trouble.DEMOTED])
+def test_a_process_that_only_reads_gives_the_connection_up_too(
+    server: Server, open_link: Callable[..., DatabaseLink], trouble: Trouble
+) -> None:
+    """A demoted server refuses it nothing, and what it reads there grows old."""
+    link = open_link("scheduler")
+    for is_demoted in (False, True):
+        with server.demoted() if is_demoted else contextlib.nullcontext():
+            with link.autocommit() as ledger:
+                seconds_until_due(ledger)
+            assert (link.fileno() is None) == is_demoted
 
 
 def _backend_of(ledger: Ledger) -> int:
