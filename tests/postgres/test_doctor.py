@@ -157,6 +157,7 @@ BROKEN: dict[str, Break] = {
     ),
     "constraints-validated": sql("ALTER TABLE runledger.job_workers ADD CONSTRAINT later CHECK (pid > 0) NOT VALID"),
     "sequences": sql("SELECT setval('runledger.lease_token', 9223372036854775000)"),
+    "lease-tokens-grow": after(_fail_twice, "ALTER SEQUENCE runledger.lease_token RESTART"),
     "lapsed-leases": after(
         a_leased_job, "UPDATE runledger.job_leases SET lease_expires_at = clock_timestamp() - interval '2 minutes'"
     ),

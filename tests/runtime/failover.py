@@ -1,24 +1,19 @@
 """A standby takes over while a host and an application are at work: nobody restarts, nothing that was acknowledged is
 lost, nothing happens twice; also where the old primary goes on answering."""
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 from chaos.invariants import ALWAYS, broken
-from runtime.apps.hostile_jobs import catalog as hostile_catalog
-from runtime.crashing import CrashingServer, crashing_server
-from runtime.follower import Follower, follower_of
+from runtime.crashing import CrashingServer
+from runtime.follower import Follower, url_of_both
 from runtime.hosts import Desk, Host, until
 
 from runledger import DatabaseUnavailable, Ledger
-from runledger.database import migrate
-from runledger.embedded.errors import EmbeddedUnavailable
-from runledger.postgres.definitions import sync_definitions
 
 pytestmark = pytest.mark.process
 StartHost = Callable[..., Host]
@@ -65,29 +60,10 @@ class Caller(threading.Thread):
         assert self.failure is None
 
 
-@pytest.fixture
-def primary() -> Iterator[CrashingServer]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(crashing_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
-        migrate(made.url)
-        with psycopg.connect(made.url, autocommit=True) as connection:
-            sync_definitions(connection, hostile_catalog.definitions)
-        yield made
-
-
-@pytest.fixture
-def standby(primary: CrashingServer) -> Iterator[Follower]:
-    with follower_of(primary) as made:
-        yield made
-
-
 def test_a_standby_takes_over_from_a_primary_that_goes_on_answering(
     primary: CrashingServer, standby: Follower, tmp_path: Path, start_host: StartHost
 ) -> None:
-    url = f"host={primary.socket_directory},{standby.directory} port=5432,5432 user=postgres dbname=postgres"
+    url = url_of_both(primary, standby)
     host = start_host(url=url, JOBS_MAX_GLOBAL_CONCURRENCY=2, **QUICK_REAPER).ready(2)
     caller = Caller(url)
     caller.start()

@@ -83,3 +83,8 @@ def follower_of(primary: CrashingServer) -> Iterator[Follower]:
     finally:
         made.end()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def url_of_both(primary: CrashingServer, standby: Follower) -> str:
+    """Both servers, as an operator would name them; a session goes to the one that takes writes."""
+    return f"host={primary.socket_directory},{standby.directory} port=5432,5432 user=postgres dbname=postgres"

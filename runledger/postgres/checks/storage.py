@@ -32,6 +32,18 @@ FROM pg_catalog.pg_prepared_xacts
 WHERE database = current_database() AND prepared < now() - interval '5 minutes'
 """
 
+LEASE_TOKENS = """
+WITH given AS (
+    SELECT lease_token FROM runledger.job_leases
+    UNION ALL (SELECT lease_token FROM runledger.job_attempts ORDER BY job_id DESC LIMIT 1000)
+)
+SELECT format('the sequence stands at %s, and token %s was given out', coalesce(last_value, 0), newest)
+FROM (SELECT max(lease_token) AS newest FROM given) AS known, pg_catalog.pg_sequences
+WHERE schemaname = CAST(:schema AS text) AND sequencename = 'lease_token' AND newest > coalesce(last_value, 0)
+    AND has_sequence_privilege(format('%I.%I', schemaname, sequencename), 'SELECT, USAGE')
+"""
+"""A dump carries sequences, logical replication does not: then a token is given out twice, and the fence has a hole."""
+
 
 def _missing_indexes(ledger: LedgerConnection) -> list[str]:
     expected: set[str] = set()
@@ -119,6 +131,12 @@ STORAGE_CHECKS = (
         SELECT format('sequence %s: %s of %s', sequencename, last_value, max_value) FROM pg_catalog.pg_sequences
         WHERE schemaname = CAST(:schema AS text) AND last_value > max_value / 5 * 4
         """,
+    ),
+    sql_check(
+        "lease-tokens-grow",
+        "the next lease token is larger than every one before it",
+        "stop all hosts and move the sequence beyond it; see docs/operations/high-availability.md",
+        LEASE_TOKENS,
     ),
     sql_check(
         "transaction-ids",
