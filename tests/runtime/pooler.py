@@ -34,7 +34,6 @@ default_pool_size = {pool_size}
 max_client_conn = 200
 server_login_retry = 1
 admin_users = {user}
-ignore_startup_parameters = extra_float_digits
 logfile = {directory}/log
 pidfile = {directory}/pid
 """

@@ -164,3 +164,20 @@ def test_an_app_that_starts_threads_is_not_preloaded(start_host: StartHost) -> N
     assert host.wait() != 0
     assert "starts threads when it is imported" in host.log
     assert host.living() == []
+
+
+def test_a_host_holds_one_connection_for_each_worker_and_three_more(desk: Desk, start_host: StartHost) -> None:
+    wanted = ["keeper", "reaper", "scheduler", "worker-0", "worker-1"]
+
+    start_host(JOBS_MAX_GLOBAL_CONCURRENCY=2).ready(2)
+
+    until(lambda: _connections(desk) == [f"runledger:{name}" for name in wanted], what="a connection of each process")
+
+
+def _connections(desk: Desk) -> list[str]:
+    """Of which process each connection to the database of the test is."""
+    rows = desk.connection.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name LIKE 'runledger:%' ORDER BY application_name"
+    )
+    return [name for (name,) in rows]
