@@ -221,7 +221,7 @@ MUTANTS = [
         EXCHANGE,
         "                self._outbox.put_back(waiting)\n                raise",
         "                raise",
-        "tests/runtime/test_worker_tick.py",
+        "tests/runtime/test_worker_settling.py",
     ),
     Mutant(
         "a connection is used on the other side of a fork",

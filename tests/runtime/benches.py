@@ -8,7 +8,18 @@ from typing import Any
 
 from runtime.hosts import Connection
 
-from runledger import Attempt, Job, JobCatalog, JobRequest, Scope, enqueue_job, get_job, list_job_attempts
+from runledger import (
+    Attempt,
+    Job,
+    JobCatalog,
+    JobContext,
+    JobRequest,
+    RetryPolicy,
+    Scope,
+    enqueue_job,
+    get_job,
+    list_job_attempts,
+)
 from runledger.core.jobs import ClaimedJob
 from runledger.postgres.tables import metadata
 from runledger.runtime.keeper import Keeper
@@ -110,3 +121,21 @@ def scalar(connection: Connection, query: str, *parameters: object) -> Any:
     row = connection.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]
+
+
+def returning(value: Any) -> JobCatalog:
+    """A catalog whose one type, ``test``, returns ``value``, or raises it when it is an exception."""
+    catalog = JobCatalog(retry=RetryPolicy(base_seconds=60, factor=1, jitter=False))
+
+    @catalog.job("test")
+    def test(context: JobContext, payload: Any) -> Any:
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    return catalog
+
+
+def grow_prefetch(bench: Bench, *, to: int) -> None:
+    """The worker claims a batch of this size next, as short jobs would make it by themselves."""
+    bench.worker._prefetch.size = to
