@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from runledger.cli.options import LedgerCommand, Session
+from runledger.cli.options import Embedding, LedgerCommand, Session
 from runledger.cli.output import print_fields, print_json
 from runledger.cli.schema import check_schema_or_exit
 from runledger.cli.values import DURATION
@@ -100,18 +100,18 @@ def worker(
         lease_ttl_seconds=_whole(lease_ttl_seconds, "--lease-ttl"),
         poll_interval_ms=_whole(poll_interval_ms, "--poll-interval", parts=1_000),
     )
-    app = session.required_app()
     if is_check:
         _check(session, config)
         return
     supervisor = Supervisor(
-        app=app,
+        app=session.required_app(),
         database_url=session.required_url(),
         schema=session.schema or None,
         config=config,
         queues=queues,
         is_draining=is_draining,
         is_preloading=is_preloading,
+        is_preloaded=click.get_current_context().find_object(Embedding) is not None,
         with_reaper=not no_reaper,
         with_scheduler=not no_scheduler,
         with_sync=not no_sync,

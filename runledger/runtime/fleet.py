@@ -15,14 +15,18 @@ from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import ObituaryPost, write_obituary
 from runledger.runtime.pulse import STILL_SECONDS, Vigil
+from runledger.runtime.reasons import Reasons
+from runledger.runtime.replacing import READY, Replacement
 from runledger.runtime.roles import (
     ATTENDING,
+    CANARY,
     HEALTH,
     KEEPER,
     REAPER,
     SCHEDULER,
     WORKER,
     Host,
+    live_as_canary,
     live_as_health,
     live_as_keeper,
     live_as_reaper,
@@ -31,19 +35,17 @@ from runledger.runtime.roles import (
 )
 from runledger.runtime.signals import drain
 from runledger.runtime.slots import Slot, SlotState
-
-FAST_DEATH_SECONDS = 1.0
-MOST_FAST_DEATHS = 10
-"""Children of one role that die within a second of their start, in a row, before the supervisor gives up."""
+from runledger.runtime.starts import Starts
 
 WEDGED_SECONDS = 30.0
 """How long a worker's loop may stand still beyond its longest pause and its longest wait for the database."""
 
-LONGEST_SPAWN_PAUSE_SECONDS = 10.0
+OLD_CODE_HINT = "the supervisor imported the app, and fresh processes run that code; for new code start the host anew"
+_UNWANTED = "unwanted"
 
 
 class Fleet:
-    """Children by pid. ``is_misconfigured`` and ``is_crash_looping`` say why no further start will help."""
+    """Children by pid. ``misconfiguration`` and ``is_crash_looping`` say why no further start will help."""
 
     def __init__(self, host: Host, obituaries_write: int, *, with_reaper: bool, with_scheduler: bool) -> None:
         self._host = host
@@ -55,13 +57,12 @@ class Fleet:
         self._with_scheduler = with_scheduler
         self._children: dict[int, Child] = {}
         self._incarnation = 0
-        self._fast_deaths: dict[str, int] = {}
-        self._spawn_at: dict[str, float] = {}
+        self._starts = Starts()
         self._drained: set[int] = set()
-        self._to_replace: list[int] = []
+        self._reasons = Reasons()
+        self._replacement = Replacement(host.slots)
         self._is_quiet = False
-        self.is_misconfigured = False
-        self.is_crash_looping = False
+        self.misconfiguration: str | None = None
 
     def __len__(self) -> int:
         return len(self._children)
@@ -72,9 +73,14 @@ class Fleet:
         return len(self._drained) == len(self._host.slots)
 
     @property
+    def is_crash_looping(self) -> bool:
+        """Whether children of a role die as fast as they are started."""
+        return self._starts.is_crash_looping
+
+    @property
     def is_ready(self) -> bool:
         """Whether every slot has a worker that has imported the app."""
-        return all(slot.state in (SlotState.IDLE, SlotState.BUSY) for slot in self._host.slots)
+        return all(slot.state in READY for slot in self._host.slots)
 
     @property
     def has_told_everything(self) -> bool:
@@ -88,8 +94,7 @@ class Fleet:
         """Until the next deadline of a running job or the next allowed start, at most ``longest``."""
         now = time.monotonic_ns()
         deadlines = [(slot.hard_deadline - now) / 1e9 for slot in self._host.slots if slot.hard_deadline]
-        starts = [at - time.monotonic() for at in self._spawn_at.values()]
-        return max(0.005, min([longest, *deadlines, *starts]))
+        return max(0.005, min([longest, *deadlines, *self._starts.pauses()]))
 
     # -- bury -----------------------------------------------------------------------------------------------
 
@@ -112,6 +117,9 @@ class Fleet:
 
     def _bury(self, child: Child, wait_status: int, cpu_seconds: float, max_rss_kb: int) -> None:
         status = os.waitstatus_to_exitcode(wait_status)
+        if child.role == CANARY:
+            self._judge(child, status)
+            return
         is_clean = status == 0
         has_run_a_job = False
         if child.slot_index is not None:
@@ -125,11 +133,27 @@ class Fleet:
             slot.clear()
         if child.role == KEEPER:
             self._post.start_again()
-        # what ends a process in a job is the job's doing, and says nothing about the set-up or the next start
-        self.is_misconfigured = self.is_misconfigured or (status == EXIT_CONFIGURATION and not has_run_a_job)
         if not is_clean:
             log(logging.WARNING, "process.died", role=child.role, pid=child.pid, status=status, cause=child.kill_cause)
-        self._note_death(child, is_harmless=is_clean or has_run_a_job)
+        # what ends a process in a job is the job's doing, and says nothing about the set-up or the next start
+        if status == EXIT_CONFIGURATION and not has_run_a_job:
+            self._note_misfit(child)
+        else:
+            lived_seconds = time.monotonic() - child.spawned_at
+            self._starts.note_death(child.role, lived_seconds, is_harmless=is_clean or has_run_a_job)
+
+    def _note_misfit(self, child: Child) -> None:
+        """The set-up is wrong. A worker that meanwhile cannot start is tried again as long as another one of the host
+        is ready; everything else ends the host."""
+        reason = self._reasons.take() or f"the {child.role} ended with {EXIT_CONFIGURATION}"
+        if child.role == WORKER and any(slot.state in READY for slot in self._host.slots):
+            self._replacement.stop()
+            for slot in self._host.slots:
+                slot.ask_to_leave(False)
+            pause = self._starts.note_misfit(WORKER)
+            log(logging.ERROR, "worker.not_replaced", reason=reason, retry_in=f"{pause:.0f}s")
+        else:
+            self.misconfiguration = self.misconfiguration or reason
 
     def _report(self, child: Child, slot: Slot, wait_status: int, cpu_seconds: float, max_rss_kb: int) -> None:
         obituary = write_obituary(
@@ -143,14 +167,6 @@ class Fleet:
         self._post.add(obituary)
         signal_group(child.pid, signal.SIGKILL)
 
-    def _note_death(self, child: Child, *, is_harmless: bool) -> None:
-        if is_harmless or time.monotonic() - child.spawned_at > FAST_DEATH_SECONDS:
-            self._fast_deaths[child.role] = 0
-            return
-        deaths = self._fast_deaths[child.role] = self._fast_deaths.get(child.role, 0) + 1
-        self._spawn_at[child.role] = time.monotonic() + min(LONGEST_SPAWN_PAUSE_SECONDS, 0.05 * 2**deaths)
-        self.is_crash_looping = self.is_crash_looping or deaths >= MOST_FAST_DEATHS
-
     # -- kill -----------------------------------------------------------------------------------------------
 
     def kill_the_overdue(self) -> None:
@@ -162,6 +178,9 @@ class Fleet:
             cause = self._reason_to_kill(child, now)
             if cause is not None and child.kill_cause is None:
                 self.kill(child, cause)
+        for child in self.of_role(CANARY):
+            if time.monotonic() - child.spawned_at > self._config.boot_timeout_seconds and child.kill_cause is None:
+                self.kill(child, "boot")
         self._kill_the_still()
 
     def _kill_the_still(self) -> None:
@@ -199,19 +218,47 @@ class Fleet:
     # -- replace --------------------------------------------------------------------------------------------
 
     def replace_workers(self) -> None:
-        """Every worker of now is replaced by a fresh process, one at a time, each between two jobs."""
-        self._to_replace = [child.pid for child in self.of_role(WORKER)]
-        log(logging.INFO, "workers.replacing", count=len(self._to_replace))
+        """A canary finds out whether a fresh worker could do its work; if so, every worker of that moment is replaced,
+        each between two jobs. Otherwise all stay."""
+        self._replacement.stop()
+        self.end_canary()
+        self._start(CANARY, lambda parent: live_as_canary(self._host))
+
+    def end_canary(self) -> None:
+        """Nobody wants to know any more."""
+        for child in self.of_role(CANARY):
+            child.kill_cause = _UNWANTED
+            signal_group(child.pid, signal.SIGKILL)
+
+    def _judge(self, canary: Child, status: int) -> None:
+        signal_group(canary.pid, signal.SIGKILL)  # what the import of the app may have started
+        told = self._reasons.take()
+        if canary.kill_cause == _UNWANTED:
+            return
+        if status != 0:
+            how = f"killed, cause={canary.kill_cause}" if canary.kill_cause else f"status {status}"
+            reason = told or f"the import of the app ended its process ({how})"
+            log(logging.ERROR, "workers.not_replaced", reason=reason)
+            return
+        self._starts.forgive(WORKER)
+        count = self._replacement.begin()
+        if self._host.is_preloaded:
+            log(logging.WARNING, "workers.replacing", count=count, hint=OLD_CODE_HINT)
+        else:
+            log(logging.INFO, "workers.replacing", count=count)
 
     def recycle(self) -> None:
-        """Workers that served enough jobs or grew too large are asked to leave, and the next one to be replaced, once
-        every slot has a ready process again."""
+        """Workers that served enough jobs or grew too large are asked to leave, and those whose turn it is to be
+        replaced. While a fresh worker cannot start, those that are there stay."""
+        if self._starts.misfits:
+            if not self.is_ready:
+                return
+            self._starts.forgive(WORKER)
+        for slot in self._replacement.next_to_leave(time.monotonic_ns(), self._drained):
+            self._wake(slot)
         for child in self.of_role(WORKER):
             if self._has_served_enough(child):
                 self._ask_to_leave(child)
-        self._to_replace = [pid for pid in self._to_replace if pid in self._children]
-        if self._to_replace and self.is_ready:
-            self._ask_to_leave(self._children[self._to_replace[0]])
 
     def _has_served_enough(self, child: Child) -> bool:
         most_jobs, most_mb = self._config.max_jobs_per_process, self._config.max_memory_mb
@@ -249,7 +296,7 @@ class Fleet:
             self._start(HEALTH, lambda parent: live_as_health(self._host, parent))
         taken = {child.slot_index for child in self._children.values()}
         for slot in self._host.slots:
-            if slot.index not in taken and slot.index not in self._drained and not self._is_held_back(WORKER):
+            if slot.index not in taken and slot.index not in self._drained and not self._starts.is_held_back(WORKER):
                 self._start_worker(slot)
 
     def start_a_missing_keeper(self) -> None:
@@ -265,20 +312,16 @@ class Fleet:
         self._start(WORKER, lambda parent: live_as_worker(self._host, slot, parent), slot)
 
     def _start(self, role: str, run: Callable[[int], int], slot: Slot | None = None) -> None:
-        if self._is_held_back(role):
+        if self._starts.is_held_back(role):
             return
         death_signal = signal.SIGTERM if role == KEEPER else signal.SIGKILL
-        child = spawn(role, run, slot_index=None if slot is None else slot.index, death_signal=death_signal)
+        child = spawn(
+            role, self._reasons.telling(run), slot_index=None if slot is None else slot.index, death_signal=death_signal
+        )
         self._children[child.pid] = child
         if slot is not None:
             slot.set_pid(child.pid)
         log(logging.INFO, "process.started", role=role, pid=child.pid, slot=child.slot_index)
-
-    def _is_held_back(self, role: str) -> bool:
-        if time.monotonic() < self._spawn_at.get(role, 0.0):
-            return True
-        self._spawn_at.pop(role, None)
-        return False
 
     # -- stop -----------------------------------------------------------------------------------------------
 

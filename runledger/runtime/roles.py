@@ -1,5 +1,6 @@
 """What each child does after its fork: its own signals, its own connection, its own loop."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -9,7 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from runledger.core.errors import InvalidConfiguration
+from runledger.core.errors import ConfigurationError, InvalidConfiguration, RunledgerError
+from runledger.postgres.migrations import check_schema
 from runledger.runtime.app import load_catalog
 from runledger.runtime.children import count_threads, unblock_signals
 from runledger.runtime.config import JobsConfig
@@ -33,6 +35,9 @@ KEEPER = "keeper"
 REAPER = "reaper"
 SCHEDULER = "scheduler"
 HEALTH = "health"
+CANARY = "canary"
+"""Lives for a moment, to find out whether fresh workers could."""
+
 ATTENDING = (KEEPER, REAPER, SCHEDULER, HEALTH)
 """The roles beside the workers, one process each."""
 
@@ -49,6 +54,7 @@ class Host:
     queues: tuple[str, ...] | None
     is_draining: bool
     with_sync: bool
+    is_preloaded: bool
     table: SlotTable
     board: NoticeBoard
     tallies: TallyBoard
@@ -80,6 +86,25 @@ def preload(app: str) -> None:
         raise InvalidConfiguration(f"{app!r} starts threads when it is imported; run without --preload")
     gc.collect()
     gc.freeze()
+
+
+def live_as_canary(host: Host) -> int:
+    """A fresh worker could do its work: the app can be imported, and the schema fits, if the database answers.
+
+    Raises ConfigurationError otherwise.
+    """
+    unblock_signals()
+    sys.argv[0] = "runledger canary"
+    load_catalog(host.app)
+    with contextlib.closing(_link(host, CANARY)) as link:
+        try:
+            with link.autocommit() as ledger:
+                check_schema(ledger)
+        except ConfigurationError:
+            raise
+        except RunledgerError:
+            pass  # a fresh worker waits for the database like the old ones
+    return 0
 
 
 def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:

@@ -74,9 +74,9 @@ class Slot:
         self._set(_Word.PID, 0)
         self._set(_Word.HARD_DEADLINE, 0)
 
-    def ask_to_leave(self) -> None:
-        """The worker ends between two jobs and is replaced."""
-        self._set(_Word.LEAVE, 1)
+    def ask_to_leave(self, is_asked: bool = True, /) -> None:
+        """The worker ends between two jobs and is replaced; or may stay after all, if it is still there."""
+        self._set(_Word.LEAVE, int(is_asked))
 
     def set_quiet(self, is_quiet: bool, /) -> None:
         """A quiet worker claims nothing and goes on living."""

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -47,7 +48,9 @@ class Phase(IntEnum):
 class Supervisor:
     """``Supervisor(app=..., database_url=...).run_until_shutdown()`` runs a host and answers with its exit status:
     0 after a clean stop or an empty queue, 6 when running jobs had to be killed, 78 when the set-up is wrong, 1 when
-    children die as fast as they are started."""
+    children die as fast as they are started.
+
+    ``is_preloading`` imports the app here, ``is_preloaded`` says that somebody has: fresh workers run that code."""
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Supervisor:
         with_sync: bool = True,
         health_address: str | None = None,
         is_preloading: bool = False,
+        is_preloaded: bool = False,
         log_level: str = "info",
         log_format: str = "auto",
     ) -> None:
@@ -81,6 +85,7 @@ class Supervisor:
             queues=None if queues is None else tuple(queues),
             is_draining=is_draining,
             with_sync=with_sync,
+            is_preloaded=is_preloading or is_preloaded or app.partition(":")[0] in sys.modules,
             table=table,
             board=NoticeBoard(len(table.slots)),
             tallies=TallyBoard(len(table.slots)),
@@ -100,6 +105,7 @@ class Supervisor:
         self._deadline = float("inf")
         self._stop_requests = 0
         self._status = 0
+        self._reason: str | None = None
         self._manager = ServiceManager()
         self._is_announced = False
 
@@ -128,7 +134,8 @@ class Supervisor:
             signals.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        log(logging.INFO, "supervisor.stopped", status=self._status)
+        is_wrong = self._status in (EXIT_CONFIGURATION, EXIT_UNEXPECTED)
+        log(logging.ERROR if is_wrong else logging.INFO, "supervisor.stopped", status=self._status, reason=self._reason)
         return self._status
 
     def tick(self, signals: Sequence[signal.Signals] = ()) -> bool:
@@ -157,9 +164,10 @@ class Supervisor:
             log(logging.INFO, "supervisor.ready")
 
     def _stop_if_pointless(self) -> None:
-        if self._fleet.is_misconfigured:
+        if self._fleet.misconfiguration is not None:
             self._status = EXIT_CONFIGURATION
             self._stop("misconfigured")
+            self._reason = self._fleet.misconfiguration
         elif self._fleet.is_crash_looping:
             self._status = EXIT_UNEXPECTED
             self._stop("crash loop")
@@ -222,6 +230,8 @@ class Supervisor:
         if self._phase is not Phase.RUNNING:
             return
         self._phase = Phase.STOPPING
+        self._reason = reason
+        self._fleet.end_canary()
         self._deadline = time.monotonic() + self._config.shutdown_timeout_seconds
         log(logging.INFO, "supervisor.stopping", reason=reason)
         self._manager.tell(STOPPING=1, STATUS=f"stopping: {reason}")
@@ -243,7 +253,7 @@ class Supervisor:
 
     def _keep_a_keeper(self) -> None:
         """Jobs may run on for as long as the shutdown timeout lasts, and their leases have to be renewed."""
-        if not (self._fleet.is_misconfigured or self._fleet.is_crash_looping):
+        if not (self._fleet.misconfiguration or self._fleet.is_crash_looping):
             self._fleet.start_a_missing_keeper()
 
     def _force(self, children: Sequence[Child], status: int) -> None:
