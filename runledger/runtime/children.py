@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from runledger.core.errors import ConfigurationError, InternalError, RunledgerError
+from runledger.core.tracebacks import traceback_text
 from runledger.runtime.logs import log
 
 EXIT_UNEXPECTED = 1
@@ -79,9 +80,7 @@ def _live(role: str, run: Callable[[int], int], parent_pid: int, death_signal: s
             logging.ERROR, "process.failed", role=role, code=error.code, error=str(error), detail=error.internal_message
         )
     except BaseException as error:
-        logging.getLogger("runledger").exception(
-            "process.crashed", extra={"fields": {"role": role, "error": repr(error)}}
-        )
+        log(logging.ERROR, "process.crashed", role=role, error=repr(error), traceback=traceback_text(error))
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # a handler may have closed it

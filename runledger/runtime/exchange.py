@@ -18,6 +18,7 @@ from runledger.postgres.leases import stored_attempts
 from runledger.postgres.settle import settle_calls, settle_jobs
 from runledger.postgres.statements import Call, Parameters, Row
 from runledger.postgres.workflow_inputs import add_inputs
+from runledger.runtime.failure_lines import log_failure
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox, Waiting
@@ -108,7 +109,7 @@ class Exchange:
             except RunledgerError as error:
                 self._settle_one_by_one(waiting, error)
                 return []
-        self._announcer.note(waiting, settled)
+        self._note(waiting, settled)
         self._report_lost([one for one in waiting if one.end.job_id not in settled])
         return claimed
 
@@ -145,9 +146,16 @@ class Exchange:
                 _log_refused(one, error)
                 continue
             if settled:
-                self._announcer.note([one], settled)
+                self._note([one], settled)
             else:
                 self._report_lost([one])
+
+    def _note(self, waiting: list[Waiting], settled: set[str]) -> None:
+        """Middleware will hear of it, and the log of failures that only the settle could find out."""
+        self._announcer.note(waiting, settled)
+        for one in waiting:
+            if one.is_doubtful and one.end.job_id in settled and one.job is not None and isinstance(one.end, Ended):
+                log_failure(one.job, one.end)
 
     def _set_aside(self, one: Waiting, error: LockNotAvailable | WorkflowReleaseConflict) -> None:
         """It is tried again by itself, so that nothing else waits for that lock."""

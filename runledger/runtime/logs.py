@@ -1,6 +1,7 @@
 """One structured line for each thing a person would ask about: text for a terminal, JSON for machines.
 
-Payloads, DSNs and SQL never stand in a line. Every value is cleaned, so a job's text cannot forge a second line.
+Payloads, DSNs and SQL never stand in a line. Every value is cleaned, so a job's text cannot forge a second line. A
+traceback is the one text of several lines; for a terminal they follow the line, indented.
 """
 
 import json
@@ -9,9 +10,11 @@ import sys
 import time
 from typing import Any
 
-from runledger.core.gate import clean_text
+from runledger.core.gate import TRACEBACK_LIMIT, clean_text
 
 VALUE_LIMIT = 2_048
+TRACEBACK = "traceback"
+_INDENT = "    "
 _logger = logging.getLogger("runledger")
 
 
@@ -28,10 +31,12 @@ def configure_logs(level: str, log_format: str) -> None:
 def log(level: int, event: str, **fields: Any) -> None:
     """``event`` is a dotted word that stays the same; fields say which, how many, why."""
     if _logger.isEnabledFor(level):
-        _logger.log(level, event, extra={"fields": {name: _clean(value) for name, value in fields.items()}})
+        _logger.log(level, event, extra={"fields": {name: _clean(name, value) for name, value in fields.items()}})
 
 
-def _clean(value: Any) -> Any:
+def _clean(name: str, value: Any) -> Any:
+    if name == TRACEBACK and value is not None:
+        return clean_text(value, TRACEBACK_LIMIT, keep_end=True)
     if value is None or isinstance(value, bool | int | float):
         return value
     return clean_text(value, VALUE_LIMIT).replace("\r", "\\r").replace("\n", "\\n")
@@ -40,9 +45,11 @@ def _clean(value: Any) -> Any:
 class _TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        fields = getattr(record, "fields", {})
+        fields = dict(getattr(record, "fields", {}))
+        traceback = fields.pop(TRACEBACK, None) or ""
         said = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
-        return f"{clock} {record.levelname.lower():7} {record.getMessage()} {said}".rstrip()
+        line = f"{clock} {record.levelname.lower():7} {record.getMessage()} {said}".rstrip()
+        return "\n".join([line, *(f"{_INDENT}{one}" for one in traceback.splitlines())])
 
 
 class _JsonLines(logging.Formatter):
@@ -52,5 +59,5 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "pid": record.process,
-        } | getattr(record, "fields", {})
+        } | {name: value for name, value in getattr(record, "fields", {}).items() if name != TRACEBACK or value}
         return json.dumps(line, ensure_ascii=False, default=str)

@@ -9,12 +9,14 @@ from runledger.core.results import Ended, Succeeded
 
 
 class Waiting(NamedTuple):
-    """An outcome with the monotonic times of its attempt, and the job as it was claimed."""
+    """An outcome with the monotonic times of its attempt, and the job as it was claimed. ``is_doubtful``: a failure
+    only if the handler's own transaction, in which it finished, was rolled back."""
 
     end: Succeeded | Ended
     started_at: float | None
     finished_at: float
     job: ClaimedJob | None = None
+    is_doubtful: bool = False
 
 
 class Outbox:
@@ -29,10 +31,16 @@ class Outbox:
         return len(self._waiting)
 
     def add(
-        self, end: Succeeded | Ended, started_at: float | None, finished_at: float, job: ClaimedJob | None = None
+        self,
+        end: Succeeded | Ended,
+        started_at: float | None,
+        finished_at: float,
+        job: ClaimedJob | None = None,
+        *,
+        is_doubtful: bool = False,
     ) -> None:
         with self._lock:
-            self._waiting.append(Waiting(end, started_at, finished_at, job))
+            self._waiting.append(Waiting(end, started_at, finished_at, job, is_doubtful))
 
     def is_due(self, now: float) -> bool:
         """Whether the oldest outcome has waited as long as it may."""
@@ -44,7 +52,7 @@ class Outbox:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         now = time.monotonic()
-        for end, started_at, finished_at, _job in waiting:
+        for end, started_at, finished_at, _job, _is_doubtful in waiting:
             end.started_ago = None if started_at is None else now - started_at
             end.finished_ago = now - finished_at
         return waiting

@@ -9,7 +9,6 @@ from runledger.core.catalog import JobCatalog
 from runledger.core.errors import LeaseLost, RunledgerError
 from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended
-from runledger.core.states import JobStatus
 from runledger.postgres.definitions import sync_definitions
 from runledger.postgres.schedules import sync_schedules
 from runledger.postgres.stats import has_unfinished_work
@@ -17,6 +16,7 @@ from runledger.runtime.attendant import Attendant
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.exchange import Exchange
 from runledger.runtime.execution import Execution, cut_short, expired, given_back
+from runledger.runtime.failure_lines import log_failure
 from runledger.runtime.fitness import check_fitness
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.link import DatabaseLink
@@ -190,9 +190,11 @@ class Worker:
         if end is None:
             self._void(job, now)
             return
-        self._outbox.add(end, now, time.monotonic(), job)
-        if isinstance(end, Ended) and end.error_code is not None and not self._reporter.is_finished:
-            _log_failure(job, end)  # whether a finish was rolled back, only its settle finds out
+        is_failed = isinstance(end, Ended) and end.error_code is not None
+        is_doubtful = is_failed and self._reporter.is_finished  # whether a finish was rolled back, its settle finds out
+        self._outbox.add(end, now, time.monotonic(), job, is_doubtful=is_doubtful)
+        if isinstance(end, Ended) and is_failed and not is_doubtful:
+            log_failure(job, end)
 
     def _void(self, job: ClaimedJob, started_at: float) -> None:
         """The attempt was interrupted: its lease is gone and nothing can be written; or the host stops in a hurry,
@@ -220,18 +222,3 @@ class Worker:
         reason = "the worker is stopping" if self.is_stopping else "claimed ahead and not begun in time"
         for job in jobs:
             self._outbox.add(given_back(job, reason), None, now)
-
-
-def _log_failure(job: ClaimedJob, end: Ended) -> None:
-    is_dead = end.final_status is JobStatus.DEAD_LETTERED
-    log(
-        logging.ERROR if is_dead else logging.WARNING,
-        "job.dead_lettered" if is_dead else "job.retry_scheduled",
-        job_id=job.job_id,
-        job_type=job.job_type,
-        attempt=f"{job.attempt}/{job.max_attempts}",
-        outcome=end.outcome.value,
-        code=end.error_code,
-        message=end.error_message,
-        retry_in=None if end.retry_seconds is None else f"{end.retry_seconds:.1f}s",
-    )

@@ -46,6 +46,7 @@ def test_neither_password_nor_payload_is_ever_shown(server_url: str, database_te
         desk.close()
 
     assert "job.dead_lettered" in shown[2], "the log says nothing of what it must not show"
+    assert "Traceback" in shown[2], "nor in which line"
     assert [password for text in shown if password in text] == []
     assert [text for text in shown if secret in text] == []
 

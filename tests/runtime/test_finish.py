@@ -9,7 +9,7 @@ from runtime.benches import Bench
 
 from runledger import JobCatalog, JobContext, JobStatus, LeaseLost, Outcome, Scope
 from runledger.postgres.operations import cancel_job
-from runledger.runtime import exchange, worker
+from runledger.runtime import exchange, failure_lines, worker
 
 MakeBench = Callable[..., Bench]
 
@@ -139,9 +139,24 @@ def test_a_committed_finish_is_not_logged_as_a_failure(
     run_finishing: RunFinishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    for module in (exchange, worker):
+    for module in (exchange, worker, failure_lines):
         monkeypatch.setattr(module, "log", lambda level, event, **fields: said.append(event))
 
     run_finishing(lambda context, connection: context.finish(connection))
 
     assert not {"job.retry_scheduled", "job.lease_lost"} & set(said)
+
+
+def test_a_finish_without_a_commit_is_logged_like_any_failure(
+    run_finishing: RunFinishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, object]] = []
+    monkeypatch.setattr(failure_lines, "log", lambda level, event, **fields: said.append((event, fields["code"])))
+
+    def handler(context: JobContext, connection: Any) -> None:
+        context.finish(connection)
+        connection.rollback()
+
+    run_finishing(handler)
+
+    assert said == [("job.retry_scheduled", "job.finish_rolled_back")]
