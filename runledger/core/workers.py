@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class WorkerState(StrEnum):
-    """What a worker process did when its host last spoke."""
+    """What a worker process does: as its host last said, but BUSY as soon as it holds a job."""
 
     STARTING = "STARTING"
     IDLE = "IDLE"

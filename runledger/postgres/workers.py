@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, Double, Integer, Text, and_, cast, delete, func, or_, select
@@ -162,6 +163,12 @@ def withdraw_workers(connection: AnyConnection, host_id: str) -> None:
 
 def list_workers(connection: AnyConnection, *, after: str | None = None, limit: int = 1_000) -> list[RegisteredWorker]:
     """Worker processes by id, also those whose host vanished within the last day (``is_live`` is false); pass the last
-    ``worker_id`` of a page as ``after`` to get the next one."""
+    ``worker_id`` of a page as ``after`` to get the next one. One that was IDLE when its host last spoke and holds a job
+    now is BUSY."""
     rows = borrow(connection).fetch(LIST_WORKERS, {"after": after, "limit": check_page(limit)})
-    return [RegisteredWorker(*decoded(_REGISTERED, row)) for row in rows]
+    found = [RegisteredWorker(*decoded(_REGISTERED, row)) for row in rows]
+    return [replace(one, state=WorkerState.BUSY) if _has_begun(one) else one for one in found]
+
+
+def _has_begun(worker: RegisteredWorker) -> bool:
+    return worker.state is WorkerState.IDLE and worker.job_id is not None

@@ -70,6 +70,20 @@ def test_the_job_that_a_worker_runs_is_the_one_of_its_running_token(connection: 
     assert str(list_workers(connection)[0].job_id) == first.job_id
 
 
+def test_a_worker_that_claimed_a_job_since_its_host_spoke_is_busy(connection: Connection) -> None:
+    announce(connection, a_worker(), a_worker("host-a.1.2"), a_worker("host-a.2.3", state=WorkerState.LEAVING))
+    for worker_id in ("host-a.0.1", "host-a.2.3"):
+        a_leased_job(connection, f"of-{worker_id}", worker_id=worker_id)
+
+    states = {one.worker_id: one.state for one in list_workers(connection)}
+
+    assert states == {
+        "host-a.0.1": WorkerState.BUSY,
+        "host-a.1.2": WorkerState.IDLE,
+        "host-a.2.3": WorkerState.LEAVING,
+    }
+
+
 def test_a_worker_that_its_host_names_no_more_is_gone_and_other_hosts_keep_theirs(connection: Connection) -> None:
     announce(connection, a_worker("host-a.0.1"), a_worker("host-a.1.2"))
     announce(connection, a_worker("host-b.0.1"), host=WorkerHost("host-b", "box-2", "app:catalog", "0", None))
