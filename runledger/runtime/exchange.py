@@ -30,6 +30,9 @@ LOCKED_AGAIN_SECONDS = 5.0
 
 _STILL_LOCKED = LockNotAvailable("a lease is locked by somebody else")
 
+_LOST_BEFORE_A_RUN = "harmless: its handler had not begun, and the job is in other hands or has ended"
+_LOST_AFTER_A_RUN = "its handler ran and the outcome was not written: unless the job has ended otherwise, it runs again"
+
 
 class Exchange:
     """Settles and claims over one link."""
@@ -185,13 +188,21 @@ class Exchange:
                 self._announcer.note_confirmed(one, outcome)
                 log(logging.INFO, "job.outcome_confirmed", job_id=one.end.job_id, lease_token=one.end.lease_token)
                 continue
-            log(
-                logging.WARNING,
-                "job.lease_lost",
-                job_id=one.end.job_id,
-                lease_token=one.end.lease_token,
-                age=f"{time.monotonic() - one.finished_at:.3f}s",
-            )
+            _log_lost(one, outcome)
+
+
+def _log_lost(one: Waiting, recorded: Outcome | None) -> None:
+    """Whether that matters: a handler that ran may run again, one that had not begun loses nothing."""
+    has_run = one.started_at is not None
+    log(
+        logging.WARNING if has_run else logging.INFO,
+        "job.lease_lost",
+        job_id=one.end.job_id,
+        lease_token=one.end.lease_token,
+        age=f"{time.monotonic() - one.finished_at:.3f}s",
+        recorded=None if recorded is None else recorded.value,
+        meaning=_LOST_AFTER_A_RUN if has_run else _LOST_BEFORE_A_RUN,
+    )
 
 
 def _log_refused(one: Waiting, error: RunledgerError) -> None:

@@ -233,9 +233,16 @@ class Supervisor:
         self._reason = reason
         self._fleet.end_canary()
         self._deadline = time.monotonic() + self._config.shutdown_timeout_seconds
-        log(logging.INFO, "supervisor.stopping", reason=reason)
+        running = sum(slot.running_token > 0 for slot in self._host.slots)
+        log(logging.INFO, "supervisor.stopping", reason=reason, running=running, hint=self._what_is_waited_for(running))
         self._manager.tell(STOPPING=1, STATUS=f"stopping: {reason}")
         self._fleet.signal(signal.SIGTERM, WORKER, REAPER, SCHEDULER)
+
+    def _what_is_waited_for(self, running: int) -> str | None:
+        if not running or not self._stop_requests:
+            return None
+        jobs = "1 running job" if running == 1 else f"{running} running jobs"
+        return f"waiting up to {self._config.shutdown_timeout_seconds} s for {jobs}; again to interrupt them"
 
     def _stop_what_remains(self) -> None:
         """First all who work, by their own will or by force; the keeper last, when nobody holds a lease."""

@@ -50,7 +50,8 @@ def test_a_stopping_host_finishes_what_runs_and_gives_back_what_does_not(desk: D
     desk.wait_for_effect(running)
 
     host.send(signal.SIGTERM)
-    host.wait_for_event("supervisor.stopping")
+    [said] = host.wait_for_event("supervisor.stopping")
+    assert said["hint"] == "waiting up to 30 s for 1 running job; again to interrupt them"
     gate.touch()
 
     assert host.wait() == 0
@@ -67,6 +68,7 @@ def test_an_idle_host_stops_with_one_signal_and_leaves_no_row(desk: Desk, start_
 
     assert host.stop() == 0
 
+    assert [(said["running"], said["hint"]) for said in host.events("supervisor.stopping")] == [(0, None)]
     assert desk.scalar("SELECT count(*) FROM runledger.job_listeners") == 0
     assert host.living() == []
 

@@ -1,5 +1,6 @@
 """When the outcome of a job is written, and what becomes of it when it cannot be."""
 
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from runledger import (
 from runledger.postgres.recovery import reap_lapsed_leases, settle_dead_worker
 from runledger.runtime import exchange
 from runledger.runtime.obituary import write_obituary
-from runledger.testing.factories import age_lease
+from runledger.testing.factories import age_lease, claim_one
 
 MakeBench = Callable[..., Bench]
 
@@ -110,8 +111,8 @@ def test_a_late_outcome_of_a_reaped_job_is_refused(make_bench: MakeBench, caplog
 
 
 def test_a_refused_outcome_is_not_logged_as_confirmed(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(exchange, "log", lambda level, event, **fields: said.append(event))
+    said: list[tuple[int, str, object]] = []
+    monkeypatch.setattr(exchange, "log", lambda level, event, **fields: said.append((level, event, fields["recorded"])))
     bench = make_bench(returning("late"), settle_delay_ms=10_000)
     job_id = bench.enqueue("test")
     assert bench.worker.tick() == 0.0
@@ -121,7 +122,26 @@ def test_a_refused_outcome_is_not_logged_as_confirmed(make_bench: MakeBench, mon
 
     bench.worker.tick()
 
-    assert said == ["job.lease_lost"]
+    assert said == [(logging.WARNING, "job.lease_lost", "LEASE_EXPIRED")]
+
+
+def test_a_lease_that_is_lost_before_its_handler_began_is_called_harmless(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[int, str, str]] = []
+    monkeypatch.setattr(exchange, "log", lambda level, event, **fields: said.append((level, event, fields["meaning"])))
+    bench = make_bench(returning("once"), settle_delay_ms=10_000)
+    bench.work()
+    bench.enqueue("test")
+    job = claim_one(bench.connection, "test", worker_id="test.0.1")
+    bench.worker._give_back([job], time.monotonic())
+    bench.connection.execute("DELETE FROM runledger.job_leases")
+
+    bench.worker.tick()
+
+    [(level, event, meaning)] = said
+    assert (level, event) == (logging.INFO, "job.lease_lost")
+    assert meaning.startswith("harmless: ")
 
 
 def test_a_lease_that_somebody_has_locked_holds_up_no_other_job(
