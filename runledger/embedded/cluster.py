@@ -4,12 +4,10 @@ The server is started detached, in a session of its own, with a clean environmen
 nor the locale of the caller reaches it.
 """
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from runledger.embedded.errors import (
     EmbeddedUnavailable,
     EmbeddedVersionMismatch,
 )
-from runledger.embedded.owner import ServerOwner, is_traversable_by
+from runledger.embedded.owner import ServerOwner
 from runledger.embedded.places import Place
 from runledger.embedded.postmaster import (
     PID_FILE,
@@ -37,13 +35,12 @@ from runledger.embedded.postmaster import (
     signal_postmaster,
     wait_until_gone,
 )
+from runledger.embedded.sockets import make_socket_directory, remove_socket_directory
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
 INITDB_TIMEOUT_SECONDS = 120.0
 LOG_LINES_SHOWN = 20
-SOCKET_PREFIX = "runledger-"
-LONGEST_SOCKET_DIRECTORY = 85  # sun_path holds 104 to 108 bytes; "/.s.PGSQL.5432.lock" takes 19
 INITDB_OPTIONS = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 BUILTIN_LOCALE_OPTIONS = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 BUILTIN_LOCALE_SINCE = 17
@@ -95,7 +92,7 @@ def launch(cluster: Cluster, settings: Mapping[str, str]) -> Postmaster:
     Raises EmbeddedStartFailed with the end of its log when it does not.
     """
     clear_leftovers(cluster.place.data)
-    socket_directory = _make_socket_directory(cluster.owner)
+    socket_directory = make_socket_directory(cluster.place, cluster.owner)
     options = {"listen_addresses": "", "port": "5432", "unix_socket_directories": str(socket_directory), **settings}
     command = [*DETACH, cluster.binaries.program("postgres"), "-D", str(cluster.place.data)]
     for name, value in options.items():
@@ -163,13 +160,6 @@ def last_log_lines(log: Path) -> str:
         return f"({log} cannot be read: {error.strerror})"
 
 
-def remove_socket_directory(path: str, owner: ServerOwner) -> None:
-    """The socket directory of a stopped server is gone, if it is one that we made."""
-    with contextlib.suppress(OSError):
-        if os.path.basename(path).startswith(SOCKET_PREFIX) and os.lstat(path).st_uid == owner.uid:
-            shutil.rmtree(path)
-
-
 def _postmaster_pids(data: Path) -> list[int]:
     """The running server, found by its working directory when its pid file is damaged."""
     server = live_postmaster(data)
@@ -230,16 +220,3 @@ def _run(
             f"{os.path.basename(command[0])} cannot be run as user {cluster.owner.uid}: {error}",
             hint="run this as an ordinary user, or set RUNLEDGER_TEST_DATABASE_URL or RUNLEDGER_DATABASE_URL",
         ) from error
-
-
-def _make_socket_directory(owner: ServerOwner) -> Path:
-    """A new private directory with a path short enough for a socket."""
-    for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - mkdtemp makes the name unguessable
-        is_short = len(os.fsencode(parent)) + len(SOCKET_PREFIX) + 9 <= LONGEST_SOCKET_DIRECTORY
-        is_plain = not set(str(parent)) & set(',"\\ ')
-        if is_short and is_plain and (not owner.is_switched or is_traversable_by(parent / "x", owner)):
-            directory = Path(tempfile.mkdtemp(prefix=SOCKET_PREFIX, dir=parent))
-            if owner.is_switched:
-                os.chown(directory, owner.uid, owner.gid)
-            return directory
-    raise EmbeddedUnavailable("no temporary directory is short enough for a socket", hint="set TMPDIR to a short path")

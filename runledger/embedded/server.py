@@ -20,7 +20,6 @@ from runledger.embedded.cluster import (
     data_version,
     initialise,
     launch,
-    remove_socket_directory,
     shut_down,
     wait_until_ready,
 )
@@ -32,6 +31,7 @@ from runledger.embedded.postmaster import Postmaster, live_postmaster
 from runledger.embedded.record import RunRecord, read_record, write_record
 from runledger.embedded.relocation import reachable_binaries
 from runledger.embedded.settings import DEVELOPMENT_SETTINGS
+from runledger.embedded.sockets import remove_socket_directory
 
 CHANGE_TIMEOUT_SECONDS = 180.0
 
@@ -196,7 +196,7 @@ class EmbeddedServer:
         cluster = Cluster(place, binaries, self._owner)
         initialise(cluster)
         server = launch(cluster, self.settings)
-        if leftover is not None:
+        if leftover is not None and leftover.socket_directory != server.socket_directory:
             remove_socket_directory(leftover.socket_directory, self._owner)
         return server
 
