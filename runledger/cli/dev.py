@@ -1,6 +1,7 @@
 """``runledger dev``: database, schema and a worker that follows the files, for as long as somebody writes code."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def dev(session: Session, *, processes: int) -> None:
 
     Brings the schema up to date and runs a worker with scheduler and reaper, whose processes are replaced when a Python
     file below the current directory changes. Without --database-url it uses the embedded database of this directory,
-    which runs as long as this command and keeps its data. Ctrl-C stops everything.
+    which runs as long as this command and keeps its data; the line to export for other terminals is printed. A file
+    that cannot be imported leaves the old processes at work until it is repaired. Ctrl-C stops everything.
 
     \b
     Examples:
@@ -48,6 +50,8 @@ def dev(session: Session, *, processes: int) -> None:
     with _database(named) as url, Ledger(url, schema=session.schema or None, pool_size=1) as ledger:
         migrate(url, schema=session.schema or None)
         session.say(f"target: {ledger.database.target}, schema {ledger.database.schema}, up to date")
+        if not named:
+            session.say(f"for other terminals: export RUNLEDGER_DATABASE_URL={shlex.quote(url)}")
         command = [sys.executable, "-m", "runledger", "worker", "--app", app, "--processes", str(processes)]
         command += ["--log-format", session.log_format, "--log-level", session.process_log_level]
         command += ["--schema", session.schema] if session.schema else []
@@ -67,13 +71,16 @@ def _database(named: str | None) -> Iterator[str]:
 
 def _run_and_follow(session: Session, command: list[str], environment: dict[str, str]) -> int:
     """The worker's exit status, after somebody asked to stop. A worker that ends by itself, because a file is broken
-    for example, is started again at the next change."""
+    for example, is started again at the next change; a broken file alone leaves the one that runs at work."""
     is_asked_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: is_asked_to_stop.set())
     stamps = stamps_below(Path())
-    worker = _started(command, environment)
+    worker, is_waiting = _started(command, environment), False
     while not is_asked_to_stop.wait(LOOK_SECONDS):
+        if worker.poll() is not None and not is_waiting:
+            is_waiting = True
+            session.say(f"the worker ended with {worker.returncode}; waiting for a change of a file to start it again")
         now = stamps_below(Path())
         if now == stamps:
             continue
@@ -82,7 +89,7 @@ def _run_and_follow(session: Session, command: list[str], environment: dict[str,
         if worker.poll() is None:
             worker.send_signal(signal.SIGHUP)
         else:
-            worker = _started(command, environment)
+            worker, is_waiting = _started(command, environment), False
     if worker.poll() is None:
         worker.terminate()
     try:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from acceptance.command_line import clean_environment, command_of
 
 from runledger import Ledger, RunledgerError
 from runledger.cli.dev import stamps_below
+from runledger.embedded import EmbeddedServer
 
 PATIENCE_SECONDS = 90
 
@@ -67,6 +69,50 @@ def test_a_changed_file_is_what_runs_next_and_a_request_to_stop_ends_everything(
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, said.decode()
     assert b"changed: jobs.py" in said
+
+
+@pytest.mark.process
+def test_a_broken_file_is_waited_for_with_the_old_code_or_without_a_worker(tmp_path: Path) -> None:
+    said = tmp_path / "said.log"
+    write(tmp_path / "jobs.py", 1)
+    with said.open("wb") as errors:
+        process = subprocess.Popen(
+            command_of("dev", "--app", "jobs:catalog", "-p", "1", "--log-format", "json"),
+            cwd=tmp_path,
+            env=clean_environment(RUNLEDGER_HOME=str(tmp_path / "home"), JOBS_WORKER_ID="dev"),
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+        )
+    try:
+        until(lambda: "for other terminals: " in said.read_text(), "the line to export was never printed")
+        url = exported(said.read_text())
+        until(lambda: answer_of(url) == 1, "the first version never ran")
+        (tmp_path / "jobs.py").write_text("def (\n")
+        until(lambda: "workers.not_replaced" in said.read_text(), "nobody said that the file is broken")
+        assert answer_of(url) == 1
+        os.kill(pid_of_worker(url), signal.SIGKILL)
+        until(lambda: "the worker ended with 78; waiting for a change" in said.read_text(), "dev looks dead")
+        write(tmp_path / "jobs.py", 2)
+        until(lambda: answer_of(url) == 2, "the repaired version never ran")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE_SECONDS)
+        EmbeddedServer(tmp_path / "home" / "pg18").destroy()
+    assert process.returncode == 0, said.read_text()
+
+
+def exported(said: str) -> str:
+    """The URL that a shell has after the line that was printed."""
+    [line] = [one for one in said.splitlines() if one.startswith("for other terminals: ")]
+    command = f'{line.partition(": ")[2]}; printf %s "$RUNLEDGER_DATABASE_URL"'
+    return subprocess.run(["sh", "-c", command], capture_output=True, check=True, text=True).stdout
+
+
+def pid_of_worker(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT pid FROM runledger.job_workers").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_files_of_packages_and_environments_are_not_followed(tmp_path: Path) -> None:
