@@ -12,7 +12,10 @@ from runledger.cli.schema import check_schema_or_exit
 from runledger.cli.values import DURATION
 from runledger.core.errors import InvalidIdentifier
 from runledger.core.gate import check_identifier
+from runledger.runtime.app import idle_queues, queues_of
 from runledger.runtime.config import JobsConfig
+from runledger.runtime.health import parse_address
+from runledger.runtime.roles import preload
 from runledger.runtime.supervisor import Supervisor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -101,8 +104,7 @@ def worker(
         poll_interval_ms=_whole(poll_interval_ms, "--poll-interval", parts=1_000),
     )
     if is_check:
-        _check(session, config)
-        return
+        return _check(session, config, queues, health_address, is_preloading=is_preloading)
     supervisor = Supervisor(
         app=session.required_app(),
         database_url=session.required_url(),
@@ -132,14 +134,29 @@ def _whole(seconds: float | None, option: str, *, parts: int = 1) -> int | None:
     return int(count)
 
 
-def _check(session: Session, config: JobsConfig) -> None:
+def _check(
+    session: Session,
+    config: JobsConfig,
+    queues: tuple[str, ...] | None,
+    health_address: str | None,
+    *,
+    is_preloading: bool,
+) -> None:
     """Everything that a worker needs is there, and is named; whatever is not raises, as it would when it starts."""
+    if health_address is not None:
+        parse_address(health_address)
+    if is_preloading:
+        preload(session.required_app())
     catalog = session.catalog()
+    for name in idle_queues(catalog, queues):
+        known = ", ".join(queues_of(catalog))
+        session.say(f"Warning: no job type of the catalog is in queue {name!r} (queues: {known})")
     with session.reading() as ledger:
         check_schema_or_exit(session, ledger)
         found = {
             "app": session.app,
             "job_types": catalog.job_types,
+            "queues": "all" if queues is None else queues,
             "processes": config.max_global_concurrency,
             "database": ledger.database.target,
             "schema": ledger.database.schema,

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 from runledger.core.catalog import JobCatalog
 from runledger.core.errors import AppNotImportable
@@ -29,6 +30,16 @@ def load_catalog(app: str) -> JobCatalog:
     if not isinstance(catalog, JobCatalog):
         raise AppNotImportable(f"{app!r} is a {type(catalog).__name__}, not a JobCatalog")
     return catalog
+
+
+def idle_queues(catalog: JobCatalog, queues: Sequence[str] | None) -> tuple[str, ...]:
+    """Those of ``queues`` that no job type of the catalog is in."""
+    return tuple(name for name in queues or () if name not in queues_of(catalog))
+
+
+def queues_of(catalog: JobCatalog) -> tuple[str, ...]:
+    """The queues of the catalog's job types, by name."""
+    return tuple(sorted({one.queue for one in catalog.definitions}))
 
 
 def _true_reason(error: BaseException) -> str:

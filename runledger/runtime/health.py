@@ -120,10 +120,16 @@ class _UntilDeadline(io.RawIOBase):
         return self._connection.recv_into(buffer)
 
 
-def _listen(address: str, health: Health) -> ThreadingHTTPServer:
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``. Raises InvalidConfiguration."""
     host, separator, port = address.rpartition(":")
     if not separator or not (port.isascii() and port.isdigit() and int(port) < 65_536):
         raise InvalidConfiguration("the health address must look like 127.0.0.1:8080")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _listen(address: str, health: Health) -> ThreadingHTTPServer:
+    place = parse_address(address)
 
     class Handler(BaseHTTPRequestHandler):
         server_version = "runledger"
@@ -147,6 +153,6 @@ def _listen(address: str, health: Health) -> ThreadingHTTPServer:
             """A probe every few seconds is nothing that a person would ask about."""
 
     try:
-        return _Server((host.strip("[]") or "127.0.0.1", int(port)), Handler)
+        return _Server(place, Handler)
     except OSError as error:
         raise InvalidConfiguration(f"cannot listen on {address}: {error.strerror}") from None

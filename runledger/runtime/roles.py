@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from runledger.core.catalog import JobCatalog
 from runledger.core.errors import ConfigurationError, InvalidConfiguration, RunledgerError
 from runledger.postgres.migrations import check_schema
-from runledger.runtime.app import load_catalog
+from runledger.runtime.app import idle_queues, load_catalog, queues_of
 from runledger.runtime.children import count_threads, unblock_signals
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.health import Health
@@ -114,6 +115,8 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
     unblock_signals()
     sys.argv[0] = f"runledger worker {slot.index}"
     catalog = load_catalog(host.app)
+    if slot.index == 0:
+        _warn_of_idle_queues(catalog, host.queues)
     link = _link(host, f"worker-{slot.index}")
     tally = None if host.health_address is None else Tally(host.tallies, slot.index)
     worker = Worker(
@@ -143,6 +146,12 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
     worker.end()
     link.close()
     return status
+
+
+def _warn_of_idle_queues(catalog: JobCatalog, queues: Sequence[str] | None) -> None:
+    """Said by one worker of a host: perhaps the name of a queue is misspelt."""
+    for name in idle_queues(catalog, queues):
+        log(logging.WARNING, "queue.has_no_job_type", queue=name, queues=", ".join(queues_of(catalog)))
 
 
 def live_as_keeper(host: Host, parent_pid: int) -> int:

@@ -19,6 +19,7 @@ from runledger.postgres.statements import check_schema_name
 from runledger.runtime.children import EXIT_CONFIGURATION, EXIT_UNEXPECTED, Child
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.fleet import Fleet
+from runledger.runtime.health import parse_address
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
 from runledger.runtime.pulse import Pulse
@@ -71,6 +72,8 @@ class Supervisor:
         log_format: str = "auto",
     ) -> None:
         self._config = JobsConfig.from_env() if config is None else config
+        if health_address is not None:
+            parse_address(health_address)
         self._log = (log_level, log_format)
         self._is_preloading = is_preloading
         table = SlotTable(self._config.max_global_concurrency)

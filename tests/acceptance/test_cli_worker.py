@@ -76,8 +76,41 @@ def test_a_variable_that_does_not_parse_is_bad_configuration(value: str) -> None
         ("--poll-interval", "0.1ms", 2),
         ("--queues", "a,,b", 2),
         ("--max-memory", "-1", 78),
+        ("--health-addr", "8177", 78),
+        ("--health-addr", "127.0.0.1:99999", 78),
         ("--log-level", "loud", 2),
     ],
 )
 def test_an_option_outside_its_limits_is_refused(option: str, value: str, exit_code: int) -> None:
     assert run_command("worker", "--check", "--app", APP, option, value).exit_code == exit_code
+
+
+def test_a_check_shows_the_queues_and_warns_of_one_that_no_job_type_is_in(shop_url: str) -> None:
+    result = run_command("worker", "--check", "--app", APP, "--queues", "typo,default", url=shop_url)
+    assert result.exit_code == 0
+    assert 'queues\t["typo","default"]' in result.stdout
+    assert "no job type of the catalog is in queue 'typo' (queues: " in result.stderr
+    assert result.stderr.count("Warning: ") == 1
+    found = document_of(run_command("worker", "--check", "--app", APP, "--queues", "default", "--json", url=shop_url))
+    assert found["queues"] == ["default"]
+    assert document_of(run_command("worker", "--check", "--app", APP, "--json", url=shop_url))["queues"] == "all"
+
+
+def test_a_check_refuses_an_app_that_could_not_be_preloaded(tmp_path: Path, shop_url: str) -> None:
+    source = "import threading\nfrom runledger import JobCatalog\n\ncatalog = JobCatalog()\n"
+    source += "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (tmp_path / "threaded.py").write_text(source)
+    arguments = ("worker", "--check", "--app", "threaded:catalog")
+    environment = {"RUNLEDGER_DATABASE_URL": shop_url}
+
+    assert run_program(*arguments, directory=tmp_path, environment=environment).returncode == 0
+    refused = run_program(*arguments, "--preload", directory=tmp_path, environment=environment)
+
+    assert refused.returncode == 78
+    assert b"starts threads when it is imported" in refused.stderr
+
+
+def test_a_health_address_that_cannot_be_one_is_refused_before_anything_starts(shop_url: str) -> None:
+    result = run_command("worker", "--app", APP, "--health-addr", "8177", url=shop_url)
+    assert result.exit_code == 78
+    assert result.stderr.startswith("Error: the health address must look like")

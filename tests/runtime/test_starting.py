@@ -181,3 +181,10 @@ def _connections(desk: Desk) -> list[str]:
         " AND application_name LIKE 'runledger:%' ORDER BY application_name"
     )
     return [name for (name,) in rows]
+
+
+def test_a_queue_that_no_job_type_is_in_is_named_once(start_host: StartHost) -> None:
+    host = start_host(queues=["default", "typo"], JOBS_MAX_GLOBAL_CONCURRENCY=2).ready(2)
+
+    assert [(said["queue"], said["queues"]) for said in host.events("queue.has_no_job_type")] == [("typo", "default")]
+    assert host.stop() == 0
