@@ -20,6 +20,11 @@ from runledger.core.limits import (
 
 DEFAULT_QUEUE = "default"
 HOOK_SUFFIX = ".on_dead_letter"
+DEFINITION_MISSING_HINT = (
+    "start a worker with this job type in its catalog, or run `runledger definition sync` "
+    "(Django: `manage.py migrate`, Flask: `flask runledger definition sync`)"
+)
+"""What helps where a job type has no enabled definition; a worker stores its own when it starts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ __all__ = [
 
 
 class RunledgerError(Exception):
-    """The root. ``code`` is stable across releases; ``hint`` names what helps, when something does."""
+    """The root. ``code`` is stable across releases; ``hint`` names what helps, when something does, and is the
+    note below the error in a traceback."""
 
     code: ClassVar[str] = "runledger.error"
     category: ClassVar[str] = "internal"
@@ -26,6 +27,8 @@ class RunledgerError(Exception):
         super().__init__(message)
         self.internal_message = internal_message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(code={self.code!r}, message={str(self)!r})"

@@ -9,8 +9,8 @@
     ├── ConfigurationError   the program is set up wrongly; a person has to change something
     └── InternalError        stored data or the library contradicts itself
 
-``str(error)`` is safe to show to a client: it never contains payloads, DSNs or SQL. What an operator needs
-stands in ``internal_message`` and is meant for logs only.
+``str(error)`` is safe to show to a client: it never contains payloads, DSNs or SQL. What helps stands in ``hint``,
+and below the error in a traceback. What an operator needs stands in ``internal_message`` and is meant for logs only.
 """
 
 from runledger.core import database_errors, error_tree, request_errors, setup_errors, state_errors

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from runledger.core.definitions import HOOK_SUFFIX, JobDefinition
 from runledger.core.errors import DuplicateJobType, UnknownJobType
-from runledger.core.gate import IDENTIFIER_LIMIT, check_identifier
+from runledger.core.gate import IDENTIFIER_LIMIT, check_identifier, clean_text
 from runledger.core.handlers import DeadLetterHook, RegisteredHandler, check_callable, hook_handler
 from runledger.core.middleware import Middleware, MiddlewareChain
 from runledger.core.payloads import payload_type_of
@@ -41,7 +41,8 @@ class HandlerTable:
             return self._by_type[job_type]
         except (KeyError, TypeError):
             names = ", ".join(self.job_types) or "none"
-            raise UnknownJobType("the catalog has no job of this type", hint="job types: " + names) from None
+            asked = clean_text(job_type, IDENTIFIER_LIMIT)
+            raise UnknownJobType(f"the catalog has no job of type {asked!r}", hint="job types: " + names) from None
 
     def by_source(self, source: object) -> RegisteredHandler:
         """What was registered from this function or object. Raises UnknownJobType unless that is exactly one type."""

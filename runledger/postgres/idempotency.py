@@ -11,6 +11,7 @@ from sqlalchemy import Text, Uuid, case, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from runledger.core import errors
+from runledger.core.definitions import DEFINITION_MISSING_HINT
 from runledger.core.jobs import EnqueuedJob
 from runledger.core.requests import EncodedRequest
 from runledger.core.snapshots import differences
@@ -157,7 +158,7 @@ def definition_missing(where: str, job_type: str) -> errors.DefinitionNotFoundOr
     """The error for a request whose type has no enabled definition."""
     return errors.DefinitionNotFoundOrDisabled(
         f"{where}job type {job_type!r} has no enabled definition",
-        hint="start a worker with this job type in its catalog, or run `runledger definition sync`",
+        hint=DEFINITION_MISSING_HINT,
     )
 
 

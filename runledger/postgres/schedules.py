@@ -13,6 +13,7 @@ from sqlalchemy import Boolean, Integer, Text, Uuid, case, cast, delete, func, n
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from runledger.core.definitions import DEFINITION_MISSING_HINT
 from runledger.core.errors import InvalidRequest, ScheduleDefinitionNotFoundOrDisabled
 from runledger.core.limits import check_time
 from runledger.core.schedules import (
@@ -232,7 +233,8 @@ def _write(
     for schedule, (now, is_defined, is_enabled, was_active) in zip(schedules, known, strict=True):
         will_be_active = schedule.is_active if was_active is None else was_active
         if not is_defined or (needs_enabled and will_be_active and not is_enabled):
-            raise ScheduleDefinitionNotFoundOrDisabled(f"job type {schedule.job_type!r} has no enabled definition")
+            message = f"job type {schedule.job_type!r} has no enabled definition"
+            raise ScheduleDefinitionNotFoundOrDisabled(message, hint=DEFINITION_MISSING_HINT)
         rows.append(_row(schedule, from_microseconds(now)))
     parameters = {f"{name}s": [row[name] for row in rows] for name in _COLUMNS}
     return tuple(sorted(row[0] for row in ledger.fetch(UPSERT_SCHEDULES, parameters | {"switch": switch})))

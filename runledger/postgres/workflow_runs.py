@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from runledger.core import workflow_errors as errors
+from runledger.core.definitions import DEFINITION_MISSING_HINT
 from runledger.core.errors import TransactionRequired
 from runledger.core.middleware import announced_run
 from runledger.core.states import WorkflowRunStatus
@@ -159,7 +160,7 @@ def definition_missing(job_type: str) -> errors.WorkflowDefinitionNotFoundOrDisa
     """The error for a step whose job type has no enabled definition."""
     return errors.WorkflowDefinitionNotFoundOrDisabled(
         f"job type {job_type!r} has no enabled definition",
-        hint="start a worker with this job type in its catalog, or run `runledger definition sync`",
+        hint=DEFINITION_MISSING_HINT,
     )
 
 

@@ -111,6 +111,8 @@ def test_a_type_without_an_enabled_definition_is_refused(connection, is_missing)
         enqueue_job(connection, JobRequest("mail.send"))
 
     assert refused.value.code == "job.definition_not_found_or_disabled"
+    for cure in ("start a worker", "`runledger definition sync`", "`manage.py migrate`", "`flask runledger definition"):
+        assert cure in str(refused.value.hint)
     assert snapshot(connection) == before
 
 
