@@ -17,8 +17,9 @@ from runledger.cli.listings import (
     EVENT_COLUMNS,
     JOB_COLUMNS,
     LOG_COLUMNS,
-    print_job,
     print_list,
+    print_tracebacks,
+    show_job,
     wait_and_show,
 )
 from runledger.cli.options import LedgerGroup, Session
@@ -89,24 +90,36 @@ def _searched(connection: LedgerConnection, choice: Choice, before: UUID | None,
 def show(session: Session, *, job_id: str, scope: Scope) -> None:
     """Show one job: where it is, what it was given and what came of it.
 
+    Below it stands the last traceback of its attempts, unless it succeeded.
+
     \b
     Example:
       runledger job show 0198c0de-0000-7000-8000-000000000000 --json
     """
     with session.reading() as ledger:
-        print_job(session, ledger.get_job(job_id, scope=scope))
+        show_job(session, ledger, ledger.get_job(job_id, scope=scope))
 
 
 @job.command()
 @job_id_argument
+@click.option("--traceback", "is_with_tracebacks", is_flag=True, help="The tracebacks too, whole.")
 @organization_filter
 @click.pass_obj
-def attempts(session: Session, *, job_id: str, scope: Scope) -> None:
-    """List the ended attempts of a job, with their errors; --json adds the tracebacks."""
+def attempts(session: Session, *, job_id: str, is_with_tracebacks: bool, scope: Scope) -> None:
+    """List the ended attempts of a job, with their errors.
+
+    With --traceback, or --json, also with their tracebacks.
+
+    \b
+    Example:
+      runledger job attempts 0198c0de-0000-7000-8000-000000000000 --traceback
+    """
     with session.reading() as ledger, ledger.database.autocommit() as connection:
         get_job(connection, job_id, scope=scope)
         found = list_job_attempts(connection, job_id, scope=scope)
     print_list(session, found, ATTEMPT_COLUMNS, document={"attempts": found})
+    if is_with_tracebacks and not session.is_json:
+        print_tracebacks(found)
 
 
 @job.command()
@@ -118,7 +131,7 @@ def events(session: Session, *, job_id: str, scope: Scope) -> None:
     with session.reading() as ledger, ledger.database.autocommit() as connection:
         get_job(connection, job_id, scope=scope)
         found = list_job_events(connection, job_id, scope=scope)
-    print_list(session, found, EVENT_COLUMNS, document={"events": found})
+    print_list(session, found, EVENT_COLUMNS, document={"events": found}, is_whole=True)
 
 
 @job.command()

@@ -10,11 +10,12 @@ import click
 
 from runledger.cli.exits import ExitCode
 from runledger.cli.options import Session
-from runledger.cli.output import Column, json_text, print_fields, print_json, print_rows, text_of
+from runledger.cli.output import Column, json_text, print_fields, print_json, print_rows, print_text, text_of
 from runledger.core.errors import WaitTimedOut
-from runledger.core.jobs import Attempt, Job, JobEvent, JobLog
+from runledger.core.jobs import Attempt, Job, JobEvent, JobLog, Scope
 from runledger.core.states import JobStatus
 from runledger.database.ledger import Ledger
+from runledger.postgres.reads import last_failed_attempt
 
 Item = TypeVar("Item")
 
@@ -57,12 +58,19 @@ LOG_COLUMNS: tuple[Column[JobLog], ...] = (
 )
 
 
-def print_list(session: Session, items: Sequence[Item], columns: Sequence[Column[Item]], *, document: object) -> None:
-    """``document`` with --json, else the items as rows."""
+def print_list(
+    session: Session,
+    items: Sequence[Item],
+    columns: Sequence[Column[Item]],
+    *,
+    document: object,
+    is_whole: bool = False,
+) -> None:
+    """``document`` with --json, else the items as rows, also those that are wider than the terminal if ``is_whole``."""
     if session.is_json:
         print_json(document)
     else:
-        print_rows(items, columns)
+        print_rows(items, columns, is_whole=is_whole)
 
 
 def print_job(session: Session, found: Job) -> None:
@@ -101,6 +109,24 @@ def print_job(session: Session, found: Job) -> None:
     )
 
 
+def show_job(session: Session, ledger: Ledger, found: Job) -> None:
+    """The job, and below it the last traceback that its attempts left, unless it succeeded."""
+    print_job(session, found)
+    if session.is_json or found.status is JobStatus.SUCCEEDED:
+        return
+    with ledger.database.autocommit() as connection:
+        failed = last_failed_attempt(connection, found.job_id, scope=Scope.any())
+    print_tracebacks([] if failed is None else [failed])
+
+
+def print_tracebacks(attempts: Sequence[Attempt]) -> None:
+    """The traceback of each attempt that has one, whole as it is stored."""
+    for one in attempts:
+        if one.traceback:
+            click.echo()
+            print_text(f"attempt {one.attempt} of run {one.run_number} ended as {one.outcome}:", one.traceback)
+
+
 def wait_and_show(session: Session, ledger: Ledger, job_id: UUID | str, *, patience: float) -> None:
     """The job is printed, ended or as it is when the time runs out. Ends the command with 3 unless it succeeded; raises
     WaitTimedOut."""
@@ -108,9 +134,9 @@ def wait_and_show(session: Session, ledger: Ledger, job_id: UUID | str, *, patie
     try:
         ended = ledger.wait_for_job(job_id, timeout_seconds=None if patience == math.inf else patience)
     except WaitTimedOut:
-        print_job(session, ledger.get_job(job_id))
+        show_job(session, ledger, ledger.get_job(job_id))
         raise
-    print_job(session, ended)
+    show_job(session, ledger, ended)
     session.say(f"{ended.status} after {time.monotonic() - began:.1f} s")
     if ended.status is not JobStatus.SUCCEEDED:
         raise click.exceptions.Exit(ExitCode.CHECK_SAID_NO)

@@ -72,8 +72,9 @@ def json_text(value: object) -> str:
     return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain))
 
 
-def print_rows(items: Sequence[Item], columns: Sequence[Column[Item]]) -> None:
-    """A table with headings on a terminal; tab-separated lines without headings in a pipe."""
+def print_rows(items: Sequence[Item], columns: Sequence[Column[Item]], *, is_whole: bool = False) -> None:
+    """A table with headings on a terminal; tab-separated lines without headings in a pipe. A last column with more
+    than fits is cut on a terminal, unless ``is_whole``: then it goes on in the next line."""
     rows = [[text_of(column.read(item)) for column in columns] for item in items]
     if not sys.stdout.isatty():
         for row in rows:
@@ -81,7 +82,8 @@ def print_rows(items: Sequence[Item], columns: Sequence[Column[Item]]) -> None:
         return
     headings = [column.heading for column in columns]
     widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
-    widths[-1] = _room_for_last(widths)
+    if not is_whole:
+        widths[-1] = _room_for_last(widths)
     click.echo(click.style(_line(headings, widths), bold=True))
     for row in rows:
         click.echo(_colored(_line(row, widths), row))
@@ -96,6 +98,13 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
         label = click.style(name.ljust(width), bold=True) + GAP if is_terminal else f"{name}\t"
         color = _COLORS.get(text) if is_terminal else None
         click.echo(label + (click.style(text, fg=color) if color else text))
+
+
+def print_text(heading: str, text: str) -> None:
+    """A text of many lines below its heading, each line moved in and free of what steers a terminal."""
+    click.echo(click.style(printable(heading), bold=True))
+    for line in text.splitlines():
+        click.echo(f"{GAP}{printable(line)}".rstrip())
 
 
 def print_json(document: Any) -> None:

@@ -149,7 +149,7 @@ def _advice_for_waiting(facts: JobFacts, holding: Sequence[Gate], line: Gate) ->
     queue = "" if facts.queue in (None, "default") else f" --queues {shlex.quote(facts.queue or '')}"
     commands = {
         "expiry": f"runledger job cancel {facts.job_id}",
-        "due": f"runledger job events {facts.job_id}",
+        "due": _look_back(facts),
         "promoted": _START_A_WORKER,
         "definition": "runledger definition sync --app MODULE:ATTR",
         "pause": f"runledger definition resume {job_type}",
@@ -218,7 +218,7 @@ def _ended(facts: JobFacts) -> JobExplanation:
         reason = _DEAD_LETTER_REASONS.get(facts.status_reason or "", facts.status_reason)  # type: ignore[call-overload]  # a reason of another release is shown as it is
         verdict = f"It was dead-lettered {ago} ago in {of}: {reason}."
         gates = [Gate("end", SHUT, str(reason)), _last_attempt(facts), _crash_budget(facts)]
-        advice = [f"runledger job attempts {facts.job_id}", *_again(facts)]
+        advice = [_look_back(facts), *_again(facts)]
     else:
         gates, advice = [_cancellation(facts)], _again(facts)
         if facts.quiesces_at is not None and facts.quiesces_at > facts.now:
@@ -241,6 +241,13 @@ def _cancellation(facts: JobFacts) -> Gate:
     who = facts.canceled_by or "somebody who gave no name"
     why = facts.cancel_reason or (None if facts.status_reason == "CANCELED" else facts.status_reason)
     return Gate("end", SHUT, f"by {who}, {f'because: {why}' if why else 'without a reason'}")
+
+
+def _look_back(facts: JobFacts) -> str:
+    """The command that shows why the last attempt failed, or what happened without one."""
+    if facts.last_outcome is None or facts.attempt == 0:
+        return f"runledger job events {facts.job_id}"
+    return f"runledger job attempts {facts.job_id} --traceback"
 
 
 def _again(facts: JobFacts) -> list[str]:

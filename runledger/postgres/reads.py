@@ -18,7 +18,7 @@ from runledger.core.states import JobEventType, JobStage, JobStatus, LogLevel, O
 from runledger.postgres import tables
 from runledger.postgres.columns import Columns, decoded, decoded_json, decoded_moment, decoded_uuid, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import as_microseconds, as_text, parameter
+from runledger.postgres.expressions import ONE, as_microseconds, as_text, parameter
 from runledger.postgres.job_walks import SOURCES, page_of, source_of, walk_parameters
 from runledger.postgres.scopes import in_scope as in_scope
 from runledger.postgres.scopes import scoped as scoped
@@ -120,6 +120,17 @@ LIST_ATTEMPTS = Statement(
     .where(in_scope(job_queue.c.organization_id))
     .order_by(_attempt.lease_token)
     .limit(parameter("limit", Integer)),
+)
+
+LAST_TRACEBACK = Statement(
+    "last_traceback",
+    select(*selected(_ATTEMPT))
+    .select_from(job_attempts.join(job_queue, job_queue.c.id == _attempt.job_id))
+    .where(_attempt.job_id == parameter("job_id", Uuid))
+    .where(_attempt.traceback.is_not(None))
+    .where(in_scope(job_queue.c.organization_id))
+    .order_by(_attempt.lease_token.desc())
+    .limit(ONE),
 )
 
 _event = job_timeline.c
@@ -254,6 +265,12 @@ def list_job_attempts(
     ``lease_token`` of a page as ``after`` to get the next one."""
     rows = borrow(connection).fetch(LIST_ATTEMPTS, _of_job(job_id, scope, limit) | {"after": after})
     return [Attempt(*decoded(_ATTEMPT, row)) for row in rows]
+
+
+def last_failed_attempt(connection: AnyConnection, job_id: UUID | str, *, scope: Scope) -> Attempt | None:
+    """The latest attempt that ended with a traceback, if there is one."""
+    rows = borrow(connection).fetch(LAST_TRACEBACK, scoped(scope) | {"job_id": job_identity(job_id)})
+    return Attempt(*decoded(_ATTEMPT, rows[0])) if rows else None
 
 
 def list_job_events(

@@ -331,7 +331,7 @@ def test_a_dead_letter_says_why_it_is_one_and_how_it_ended(connection: Connectio
 
     assert found.verdict == f"It was dead-lettered 0 s ago in attempt 1 of 3: {words}."
     assert gate(found, "last attempt").text == "it ended as TERMINAL on worker-1: mail.no_recipient: no address"
-    assert found.advice == (f"runledger job attempts {job.job_id}", f"runledger job requeue {job.job_id}")
+    assert found.advice == (f"runledger job attempts {job.job_id} --traceback", f"runledger job requeue {job.job_id}")
 
 
 def test_a_cancelled_job_names_who_cancelled_it_and_why(connection: Connection) -> None:

@@ -213,10 +213,10 @@ class JobAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Attempts")
     def attempts(self, job: Job) -> str:
-        """The ended attempts as a table."""
+        """The ended attempts as a table, each with its traceback where it left one."""
         found = list_job_attempts(ledger_connection(), job.pk, scope=Scope.any())
         return _table(
-            ("run", "attempt", "outcome", "started", "finished", "worker", "error"),
+            ("run", "attempt", "outcome", "started", "finished", "worker", "error", "traceback"),
             [
                 (
                     one.run_number,
@@ -226,6 +226,7 @@ class JobAdmin(ReadOnlyAdmin):
                     one.finished_at,
                     one.worker_id,
                     f"{one.error_code or ''} {one.error_message or ''}",
+                    _folded(one.traceback),
                 )
                 for one in found
             ],
@@ -279,8 +280,16 @@ def _refusals(
 def _table(headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     """An HTML table; what handlers and people wrote is escaped."""
     head = format_html_join("", "<th>{}</th>", ((one,) for one in headings))
-    lines = [(format_html_join("", "<td>{}</td>", ((str(cell),) for cell in row)),) for row in rows]
+    lines = [(format_html_join("", "<td>{}</td>", ((cell,) for cell in row)),) for row in rows]
     return format_html("<table><tr>{}</tr>{}</table>", head, format_html_join("", "<tr>{}</tr>", lines))  # type: ignore[no-any-return]  # Django is untyped
+
+
+def _folded(traceback: str | None) -> str:
+    """The traceback behind a click; empty without one."""
+    if not traceback:
+        return ""
+    shown = "<details><summary>show</summary><pre>{}</pre></details>"
+    return format_html(shown, traceback)  # type: ignore[no-any-return]  # Django is untyped
 
 
 def _aware_now() -> Any:

@@ -96,6 +96,22 @@ print([(one.event_type.value, one.actor, one.reason) for one in events if one.ac
     ]
 
 
+def test_the_page_of_a_failed_job_shows_its_traceback(desk: Project) -> None:
+    said = desk.python(
+        SETUP
+        + """
+from dataclasses import replace
+from runledger.postgres.settle import settle_jobs
+from runledger.testing.factories import a_leased_job, dead_lettered
+job = a_leased_job(ledger_connection(), "shop.pay")
+settle_jobs(ledger_connection(), [replace(dead_lettered(job), traceback='File "<pay.py>", line 7')])
+page = client_with("view_job").get(f"/admin/runledger/job/{job.job_id}/change/").content.decode()
+print("<pre>File &quot;&lt;pay.py&gt;&quot;, line 7</pre>" in page)
+"""
+    )
+    assert said == "True"
+
+
 def test_a_list_counts_no_further_than_it_shows(desk: Project) -> None:
     said = desk.python(
         SETUP
