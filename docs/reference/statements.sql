@@ -1346,7 +1346,7 @@ FROM revived;
 /* runledger:rerun_workflow_run */ WITH RECURSIVE again(id) AS
 (SELECT runledger.workflow_steps.id AS id
 FROM runledger.workflow_steps
-WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND runledger.workflow_steps.status != 'SUCCEEDED'::runledger.workflow_step_status UNION SELECT behind.dependent_step_id AS dependent_step_id
+WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND (runledger.workflow_steps.status != 'SUCCEEDED'::runledger.workflow_step_status OR runledger.workflow_steps.step_key = any(CAST(%(also)s AS TEXT[]))) UNION SELECT behind.dependent_step_id AS dependent_step_id
 FROM again JOIN LATERAL (SELECT runledger.workflow_step_dependencies.dependent_step_id AS dependent_step_id
 FROM runledger.workflow_step_dependencies
 WHERE runledger.workflow_step_dependencies.prerequisite_step_id = again.id
@@ -1582,10 +1582,15 @@ WHERE runledger.workflow_steps.workflow_run_id = any(array((SELECT DISTINCT ende
 FROM runledger.workflow_steps AS ended
 WHERE ended.id = any(CAST(%(step_ids)s AS UUID[]))))) AND runledger.workflow_steps.status = 'BLOCKED'::runledger.workflow_step_status;
 
+/* runledger:select_path_missing_in_output */ SELECT runledger.workflow_steps.step_key, (part.value -> 'path')::text
+FROM runledger.workflow_step_dependencies JOIN runledger.workflow_steps ON runledger.workflow_steps.id = runledger.workflow_step_dependencies.dependent_step_id JOIN jsonb_array_elements(runledger.workflow_steps.payload_parts) WITH ORDINALITY AS part(value, ordinal) ON true
+WHERE runledger.workflow_step_dependencies.prerequisite_step_id = CAST(%(step_id)s AS UUID) AND runledger.workflow_steps.status = 'BLOCKED'::runledger.workflow_step_status AND runledger.workflow_steps.dependency_count_unsatisfied = 0 AND jsonb_typeof(part.value) = 'object' AND (part.value ->> 'step') = CAST(%(step_key)s AS TEXT) AND (coalesce(CAST(CAST(%(output)s AS TEXT) AS JSONB), CAST('null' AS JSONB)) #> ARRAY(SELECT jsonb_array_elements_text(part.value -> 'path'))) IS NULL ORDER BY runledger.workflow_steps.id, part.ordinal
+ LIMIT 1;
+
 /* runledger:select_rerun_obstacle */ WITH RECURSIVE again(id) AS
 (SELECT runledger.workflow_steps.id AS id
 FROM runledger.workflow_steps
-WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND runledger.workflow_steps.status != 'SUCCEEDED'::runledger.workflow_step_status UNION SELECT behind.dependent_step_id AS dependent_step_id
+WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND (runledger.workflow_steps.status != 'SUCCEEDED'::runledger.workflow_step_status OR runledger.workflow_steps.step_key = any(CAST(%(also)s AS TEXT[]))) UNION SELECT behind.dependent_step_id AS dependent_step_id
 FROM again JOIN LATERAL (SELECT runledger.workflow_step_dependencies.dependent_step_id AS dependent_step_id
 FROM runledger.workflow_step_dependencies
 WHERE runledger.workflow_step_dependencies.prerequisite_step_id = again.id
@@ -1636,6 +1641,10 @@ WHERE runledger.job_schedules.job_type = any(CAST(%(job_types)s AS TEXT[]));
 /* runledger:select_state_for_operation */ SELECT CAST(runledger.jobs.status AS TEXT) AS status, CAST(runledger.jobs.workflow_run_id AS TEXT) AS workflow_run_id, coalesce(runledger.jobs.quiesces_at > clock_timestamp(), CAST('false' AS BOOLEAN)) AS coalesce_1
 FROM runledger.jobs JOIN runledger.job_queue ON runledger.job_queue.id = runledger.jobs.id
 WHERE runledger.jobs.id = CAST(%(job_id)s AS UUID) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_queue.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_queue.organization_id = CAST(%(scope_organization_id)s AS UUID));
+
+/* runledger:select_steps_to_run_again */ SELECT runledger.workflow_steps.step_key
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND runledger.workflow_steps.step_key = any(CAST(%(also)s AS TEXT[]));
 
 /* runledger:select_validated_constraints */ SELECT pg_catalog.pg_constraint.conname
 FROM pg_catalog.pg_constraint

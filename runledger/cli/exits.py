@@ -41,6 +41,7 @@ EXIT_CODES: Mapping[type[RunledgerError], ExitCode] = {
     errors.WorkflowRequeueNotSupported: ExitCode.REFUSED,
     workflow_errors.ExternalStepNotExternal: ExitCode.REFUSED,
     workflow_errors.ExternalStepNotWaiting: ExitCode.REFUSED,
+    workflow_errors.ExternalStepOutputPathMissing: ExitCode.REFUSED,
     errors.NotFoundError: ExitCode.NOT_FOUND,
     errors.ConflictError: ExitCode.REFUSED,
     errors.ForbiddenError: ExitCode.REFUSED,

@@ -207,21 +207,26 @@ def cancel(session: Session, *, run_id: str, reason: str | None, scope: Scope) -
 
 @workflow.command()
 @run_id_argument
+@click.option(
+    "--also", metavar="STEP", multiple=True, help="Run this step again though it succeeded; a gate is opened anew."
+)
 @click.option("--reason", metavar="TEXT", help="Why; kept on the new run.")
 @organization_filter
 @click.pass_obj
-def rerun(session: Session, *, run_id: str, reason: str | None, scope: Scope) -> None:
+def rerun(session: Session, *, run_id: str, also: tuple[str, ...], reason: str | None, scope: Scope) -> None:
     """Run a failed or cancelled run again: a new run that keeps what succeeded.
 
-    While a run like that is live or has succeeded, it is shown, and no other one is made.
+    While a run like that is live or has succeeded, it is shown, and no other one is made. --also may be given more than
+    once; what waits behind such a step runs again too.
 
     \b
-    Example:
+    Examples:
       runledger workflow rerun 0198c0de-0000-7000-8000-000000000000 --reason 'bucket was full'
+      runledger workflow rerun 0198c0de-0000-7000-8000-000000000000 --also approve
     """
     with session.changing() as ledger:
         with ledger.begin() as connection:
-            made = rerun_workflow_run(connection, run_id=run_id, scope=scope, reason=reason)
+            made = rerun_workflow_run(connection, run_id=run_id, scope=scope, reason=reason, also=also)
         with ledger.database.autocommit() as connection:
             drawing = _drawing(connection, str(made.run_id), Scope.any())
     if not made.is_new:

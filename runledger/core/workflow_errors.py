@@ -36,6 +36,7 @@ __all__ = [
     "ExternalStepNotWaiting",
     "ExternalStepInvalidTerminalStatus",
     "ExternalStepOutputInvalidStatus",
+    "ExternalStepOutputPathMissing",
     "ExternalStepConflictingCompletionRetry",
     "ExternalStepConflictingOutputRetry",
     "WorkflowReleaseConflict",
@@ -164,6 +165,12 @@ class ExternalStepOutputInvalidStatus(ValidationError):
     """Only a gate that succeeds has an output."""
 
     code = "workflow.external_step_output_invalid_status"
+
+
+class ExternalStepOutputPathMissing(ValidationError):
+    """The output lacks a path that a waiting step takes by ``output_of``, so that step could never run."""
+
+    code = "workflow.external_step_output_path_missing"
 
 
 class ExternalStepConflictingCompletionRetry(ConflictError):

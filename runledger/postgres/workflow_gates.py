@@ -1,24 +1,25 @@
 """Complete a gate from outside: once, idempotent for the same answer, a conflict for another one."""
 
+import json
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Text, Uuid, and_, case, cast, func, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Text, Uuid, and_, case, cast, func, literal_column, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from runledger.core import workflow_errors as errors
 from runledger.core.errors import InvalidOutput, NotFoundError
-from runledger.core.gate import MESSAGE_LIMIT, REASON_LIMIT, clean_text, encode_json
+from runledger.core.gate import IDENTIFIER_LIMIT, MESSAGE_LIMIT, REASON_LIMIT, clean_text, encode_json
 from runledger.core.jobs import Scope
 from runledger.core.states import StepKind, WorkflowStepStatus
 from runledger.core.workflows import Canceled, ExternalOutcome, Failed, Succeeded
 from runledger.postgres import tables
-from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import CLOCK, as_text, parameter
+from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
+from runledger.postgres.expressions import CLOCK, ONE, TRUE, ZERO, as_text, constant, parameter
 from runledger.postgres.reads import in_scope, scoped
 from runledger.postgres.statements import Parameters, Statement
-from runledger.postgres.tables import workflow_steps
-from runledger.postgres.workflow_counts import WAITING, changes_of, counted
+from runledger.postgres.tables import workflow_step_dependencies, workflow_steps
+from runledger.postgres.workflow_counts import BLOCKED, WAITING, changes_of, counted
 from runledger.postgres.workflow_locks import lock_runs
 from runledger.postgres.workflow_steps import advance_after_steps
 
@@ -51,6 +52,29 @@ SELECT_GATE = Statement(
     .where(_step.step_key == parameter("step_key", Text))
     .where(in_scope(_step.organization_id)),
 )
+
+_edge = workflow_step_dependencies.c
+_part = (
+    func.jsonb_array_elements(_step.payload_parts)
+    .table_valued("value", with_ordinality="ordinal")
+    .render_derived(name="part")
+)
+_KEYS = literal_column("ARRAY(SELECT jsonb_array_elements_text(part.value -> 'path'))", ARRAY(Text))
+SELECT_MISSING_PATH = Statement(
+    "select_path_missing_in_output",
+    select(_step.step_key, literal_column("(part.value -> 'path')::text"))
+    .select_from(workflow_step_dependencies.join(workflow_steps, _step.id == _edge.dependent_step_id).join(_part, TRUE))
+    .where(_edge.prerequisite_step_id == parameter("step_id", Uuid))
+    .where(_step.status == BLOCKED)
+    .where(_step.dependency_count_unsatisfied == ZERO)
+    .where(func.jsonb_typeof(_part.c.value) == constant("object"))
+    .where(_part.c.value.op("->>")(constant("step")) == parameter("step_key", Text))
+    .where(func.coalesce(_output, cast(constant("null"), JSONB)).op("#>")(_KEYS).is_(None))
+    .order_by(_step.id, _part.c.ordinal)
+    .limit(ONE),
+)
+"""The first place in a payload to which this output has nothing to give, among the steps behind a gate that can still
+run."""
 
 _passed = (
     update(workflow_steps)
@@ -92,13 +116,14 @@ def complete_external_workflow_step(
 ) -> None:
     """The gate has ended with ``outcome``, and what waited for it is released or cancelled, with the caller's commit.
 
-    Repeated with the same outcome it does nothing, also when the run has ended since. Locks the run. Four statements,
-    and three more when steps behind it can never run.
+    Repeated with the same outcome it does nothing, also when the run has ended since. An output that lacks what a step
+    behind it takes is refused, because the gate could not be answered again. Locks the run. Four statements, one more
+    for a success, and three more when steps behind it can never run.
 
     Raises ExternalStepInvalidTerminalStatus or InvalidOutput before any SQL; TransactionRequired,
     ExternalCompletionUnsupportedIsolation, WorkflowReleaseConflict, ExternalStepNotFound (also outside ``scope``),
-    ExternalStepNotExternal, ExternalStepNotWaiting, ExternalStepConflictingCompletionRetry or
-    ExternalStepConflictingOutputRetry, with nothing written.
+    ExternalStepNotExternal, ExternalStepNotWaiting, ExternalStepConflictingCompletionRetry,
+    ExternalStepConflictingOutputRetry or ExternalStepOutputPathMissing, with nothing written.
     """
     wanted = _parameters(outcome)
     ledger = borrow(connection)
@@ -111,8 +136,22 @@ def complete_external_workflow_step(
     gate = _Gate(*rows[0])
     if _is_done(gate):
         return
+    if isinstance(outcome, Succeeded):
+        _check_serves(ledger, gate.step_id, place["step_key"], wanted["output"])
     ledger.fetch(COMPLETE_GATE, wanted | {"step_id": gate.step_id})
     advance_after_steps(ledger, [gate.step_id])
+
+
+def _check_serves(ledger: LedgerConnection, step_id: str, step_key: str, output: str | None) -> None:
+    """Raises ExternalStepOutputPathMissing when a step behind the gate takes something that is not in its output."""
+    missing = ledger.fetch(SELECT_MISSING_PATH, {"step_id": step_id, "step_key": step_key, "output": output})
+    if missing:
+        taker, path = missing[0]
+        shown = clean_text(" / ".join(json.loads(path)), IDENTIFIER_LIMIT)
+        raise errors.ExternalStepOutputPathMissing(
+            f"the output of gate {step_key!r} has no {shown!r}, which step {taker!r} takes",
+            hint="complete it with an output that has it, or as failed",
+        )
 
 
 def run_identity(run_id: UUID | str, error: type[NotFoundError] = errors.WorkflowRunNotFound) -> str:

@@ -4,10 +4,12 @@ What must run again is what did not succeed, and everything behind it. All other
 the new run needs nothing of the old one, which stays as it is.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, Text, Uuid, case, func, insert, null, select
+from sqlalchemy import CTE, Text, Uuid, case, func, insert, null, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from runledger.core import workflow_errors as errors
@@ -17,10 +19,11 @@ from runledger.core.jobs import Scope
 from runledger.core.states import StepKind, WorkflowRunStatus
 from runledger.core.workflows import STEP_REUSED, EnqueuedWorkflowRun
 from runledger.postgres import tables
+from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.expressions import CLOCK, ONE, TRUE, ZERO, as_text, constant, literal, new_id, parameter
 from runledger.postgres.reads import in_scope, scoped
-from runledger.postgres.statements import Statement
+from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import (
     job_definitions,
     job_queue,
@@ -66,13 +69,19 @@ SELECT_SOURCE = Statement(
 )
 
 
+_is_named = _step.step_key == func.any(parameter("also", ARRAY(Text)))
+SELECT_NAMED = Statement(
+    "select_steps_to_run_again", select(_step.step_key).where(_step.workflow_run_id == _run_id).where(_is_named)
+)
+
+
 def _to_run_again() -> CTE:
-    """What did not succeed, and all that waits behind it. The lateral part with its offset keeps each turn of the
-    recursion on the index of the edges, whatever the statistics say."""
+    """What did not succeed or is named, and all that waits behind it. The lateral part with its offset keeps each turn
+    of the recursion on the index of the edges, whatever the statistics say."""
     again = (
         select(_step.id)
         .where(_step.workflow_run_id == _run_id)
-        .where(_step.status != SUCCEEDED)
+        .where(or_(_step.status != SUCCEEDED, _is_named))
         .cte("again", recursive=True)
     )
     behind = (
@@ -222,20 +231,27 @@ class _Source(NamedTuple):
 
 
 def rerun_workflow_run(
-    connection: AnyConnection, *, run_id: UUID | str, scope: Scope | None = None, reason: str | None = None
+    connection: AnyConnection,
+    *,
+    run_id: UUID | str,
+    scope: Scope | None = None,
+    reason: str | None = None,
+    also: Collection[str] = (),
 ) -> EnqueuedWorkflowRun:
     """A new run of the same graph exists with the caller's commit, appended steps included: ``rerun_of_run_id`` names
     the old one, which stays as it is. Steps that did not succeed run again, with the payload and the queue settings
-    they had, and so does whatever waits behind one of them; all other steps have succeeded already, with their output,
-    and get no job. Appends that the old run knew are already applied. The idempotency key stays with the old run.
+    they had, and so do those that ``also`` names, where a gate is opened anew, and whatever waits behind one of them;
+    all other steps have succeeded already, with their output, and get no job. Appends that the old run knew are already
+    applied. The idempotency key stays with the old run.
 
     A run is run again by one run at a time: while there is one that is live or has succeeded, that one is answered with
-    ``is_new`` false. Locks the old run. Five statements, whatever the size of the graph.
+    ``is_new`` false. Locks the old run. Five statements, or six with ``also``, whatever the size of the graph.
 
     Raises InvalidRecoveryReason before any SQL; TransactionRequired, RecoveryUnsupportedIsolation,
     WorkflowReleaseConflict, RecoverySourceNotFound (also outside ``scope``), RecoverySourceNotTerminal,
-    RecoverySourceSucceeded, CancellationNotQuiesced while a cancelled attempt may still be running,
-    WorkflowDefinitionNotFoundOrDisabled, or RecoveryActiveConstraint, with nothing written.
+    RecoverySourceSucceeded, WorkflowStepNotFound for a name in ``also``, CancellationNotQuiesced while a cancelled
+    attempt may still be running, WorkflowDefinitionNotFoundOrDisabled, or RecoveryActiveConstraint, with nothing
+    written.
     """
     if reason is not None and not reason.strip():
         raise errors.InvalidRecoveryReason("the reason is blank; leave it away instead")
@@ -249,10 +265,11 @@ def rerun_workflow_run(
     _check_source(source)
     if source.successor_id is not None:
         return EnqueuedWorkflowRun(UUID(source.successor_id), False, WorkflowRunStatus(str(source.successor_status)))
-    words = {"run_id": run, "reason": None if reason is None else clean_text(reason, REASON_LIMIT)}
-    stored = ledger.fetch(RERUN, words)
+    named = {"run_id": run, "also": text_array([str(key) for key in also])}
+    _check_named(ledger, named, also)
+    stored = ledger.fetch(RERUN, named | {"reason": None if reason is None else clean_text(reason, REASON_LIMIT)})
     if not stored:
-        raise _obstacle(ledger, run)
+        raise _obstacle(ledger, named)
     new_run = str(stored[0][0])
     release_free_steps(ledger, new_run)
     return EnqueuedWorkflowRun(UUID(new_run), True, WorkflowRunStatus(run_state(ledger, new_run, None).status))
@@ -268,8 +285,15 @@ def _check_source(source: _Source) -> None:
         raise CancellationNotQuiesced("a cancelled attempt of the run may still be running; try again a little later")
 
 
-def _obstacle(ledger: LedgerConnection, run: str) -> RunledgerError:
-    missing_type, holder = ledger.fetch(SELECT_OBSTACLE, {"run_id": run})[0]
+def _check_named(ledger: LedgerConnection, named: Parameters, also: Collection[str]) -> None:
+    """Raises WorkflowStepNotFound when the run lacks a step that is to run again."""
+    unknown = set(also) - {row[0] for row in ledger.fetch(SELECT_NAMED, named)} if also else set()
+    if unknown:
+        raise errors.WorkflowStepNotFound(f"the run has no step {min(unknown)!r}")
+
+
+def _obstacle(ledger: LedgerConnection, named: Parameters) -> RunledgerError:
+    missing_type, holder = ledger.fetch(SELECT_OBSTACLE, named)[0]
     if missing_type is not None:
         return definition_missing(missing_type)
     whose = f"workflow run {holder}" if holder else "another workflow run"

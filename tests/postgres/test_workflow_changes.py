@@ -140,6 +140,46 @@ def test_another_completion_is_a_conflict(connection, first: Any, second: Any, e
         complete(connection, run_id, second)
 
 
+def a_run_that_takes(connection: Connection, *places: Any) -> str:
+    """``taker`` needs ``bad`` and the gate, and takes these places of the gate's output."""
+    builder = a_workflow(connection).job("bad", TYPE).external("gate").job("taker", TYPE, {"all": list(places)})
+    return str(enqueue(connection, builder.after_success("taker", ["bad", "gate"])).run_id)
+
+
+@pytest.mark.parametrize(
+    ("answer", "path", "missing"),
+    [
+        ({"buy": "ada"}, ("by",), "by"),
+        ({"by": {"name": "ada"}}, ("by", "id"), "by / id"),
+        ([], (0,), "0"),
+        (None, ("by",), "by"),
+    ],
+)
+def test_an_answer_that_lacks_what_a_step_takes_is_refused(connection, answer: Any, path: Any, missing: str) -> None:
+    run_id = a_run_that_takes(connection, output_of("gate"), output_of("gate", *path))
+    before = snapshot(connection)
+
+    with pytest.raises(errors.ExternalStepOutputPathMissing) as refused:
+        complete(connection, run_id, Succeeded(answer))
+
+    assert str(refused.value) == f"the output of gate 'gate' has no {missing!r}, which step 'taker' takes"
+    assert snapshot(connection) == before
+
+
+@pytest.mark.parametrize(("answer", "path"), [({"by": None}, ("by",)), ([7], (0,)), (None, ()), ("yes", ())])
+def test_an_answer_that_has_what_a_step_takes_passes(connection, answer: Any, path: Any) -> None:
+    run_id = a_run_that_takes(connection, output_of("gate", *path))
+    complete(connection, run_id, Succeeded(answer))
+    assert statuses(connection, run_id)["gate"] == "SUCCEEDED"
+
+
+def test_an_answer_need_not_serve_a_step_that_can_never_run(connection):
+    run_id = a_run_that_takes(connection, output_of("gate", "by"))
+    fail(connection, claim_steps(connection)["bad"])
+    complete(connection, run_id, Succeeded({}))
+    assert statuses(connection, run_id) == {"bad": "FAILED", "gate": "SUCCEEDED", "taker": "CANCELED"}
+
+
 def test_every_error_of_a_gate(connection, connect: Connect) -> None:
     run_id = a_gated_run(connection)
     before = snapshot(connection)

@@ -56,6 +56,29 @@ def a_failed_run(connection: Connection, **options: Any) -> str:
     return run_id
 
 
+def test_a_named_gate_is_opened_anew_and_what_waits_behind_it_runs_again(connection):
+    old = a_failed_run(connection)
+    new = rerun(connection, old, also=["gate"])
+    assert statuses(connection, new.run_id)["gate"] == "WAITING_FOR_EXTERNAL"
+
+    with connection.transaction():
+        complete_external_workflow_step(
+            connection, run_id=new.run_id, step_key="gate", outcome=Succeeded({"by": "grace"})
+        )
+    succeed(connection, claim_steps(connection)["bad"])
+
+    assert claim_steps(connection)["join"].payload == '{"n": 7, "by": "grace"}'
+    assert_invariants(connection)
+
+
+def test_a_named_step_that_the_run_lacks_is_refused(connection):
+    old = a_failed_run(connection)
+    before = snapshot(connection)
+    with pytest.raises(errors.WorkflowStepNotFound, match="no step 'gat'"):
+        rerun(connection, old, also=["gate", "gat"])
+    assert snapshot(connection) == before
+
+
 def test_what_succeeded_is_kept_and_the_rest_runs(connection):
     old = a_failed_run(connection, metadata={"source": "api"})
     jobs_before = count(connection, "job_queue")
