@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runledger.core import workflow_errors as errors
 from runledger.core.errors import InvalidIdentifier, InvalidRequest
-from runledger.core.gate import check_identifier
+from runledger.core.gate import IDENTIFIER_LIMIT, check_identifier, clean_text
 from runledger.core.limits import MAX_ATTEMPTS, MAX_INT32, MAX_TIMEOUT_SECONDS, MIN_INT32, check_integer
 from runledger.core.requests import check_organization
 from runledger.core.states import JobStage, ReleaseMode, StepKind
@@ -155,8 +155,13 @@ def _check_reference(reference: str, step_key: str, dependencies: dict[str, Rele
     except InvalidIdentifier:
         is_known = False
     if not is_known:
-        message = f"the payload of step {step_key!r} takes an output of a step that is no direct prerequisite"
-        raise errors.InvalidOutputReference(message, step_key=step_key, hint="add it with after_success")
+        shown = clean_text(reference, IDENTIFIER_LIMIT)
+        raise errors.InvalidOutputReference(
+            f"the payload of step {step_key!r} takes the output of {shown!r}, which is no direct prerequisite of it",
+            step_key=step_key,
+            prerequisite_step_key=shown,
+            hint=f"make it one: after_success({step_key!r}, [{shown!r}])",
+        )
 
 
 def _is_below_one(value: object) -> bool:

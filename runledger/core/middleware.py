@@ -108,7 +108,14 @@ def _add_once(chain: list[Middleware], middleware: Middleware) -> None:
 
 def announced(requests: Sequence[JobRequest]) -> Sequence[JobRequest]:
     """The requests as they are to be written, after the middleware of the process and then those of the catalogs they
-    were made by; each sees a request once. Raises what a middleware raises, InvalidRequest for a wrong answer."""
+    were made by; each sees a request once. Raises what a middleware raises, InvalidRequest for a wrong answer or for
+    what is no request."""
+    for request in requests:
+        if not isinstance(request, JobRequest):
+            raise InvalidRequest(
+                f"a job to enqueue must be a JobRequest, not {type(request).__name__}",
+                hint="JobRequest(job_type, payload) makes one, and so does catalog.request(job_type, payload)",
+            )
     chain = _chain_of(requests)
     made = list(requests)
     for middleware in chain:
@@ -128,6 +135,11 @@ def announced(requests: Sequence[JobRequest]) -> Sequence[JobRequest]:
 
 def announced_run(request: WorkflowRunRequest) -> WorkflowRunRequest:
     """The same for a workflow run."""
+    if not isinstance(request, WorkflowRunRequest):
+        raise InvalidRequest(
+            f"a run to enqueue must be a WorkflowRunRequest, not {type(request).__name__}",
+            hint="catalog.workflow(workflow_type) begins one",
+        )
     for middleware in _chain_of((request,)):
         request = middleware.on_enqueue_run(request)
         if not isinstance(request, WorkflowRunRequest):

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from runledger.core.errors import InvalidPayload, InvalidRequest
+from runledger.core.errors import InvalidIdentifier, InvalidPayload, InvalidRequest
 from runledger.core.gate import KEY_LIMIT, TAG_LIMIT, check_identifier, encode_json
 from runledger.core.headers import encode_headers
 from runledger.core.jobs import JsonValue
@@ -88,7 +88,7 @@ def encode_request(request: JobRequest) -> EncodedRequest:
     Raises InvalidIdentifier, InvalidPayload or InvalidRequest, naming the field.
     """
     encoded = EncodedRequest(
-        check_identifier(request.job_type, field="job_type"),
+        _job_type(request.job_type),
         "{}" if request.payload is None else encode_json(plain_payload(request.payload), error=InvalidPayload),
         None if request.organization_id is None else check_organization(request.organization_id),
         _integer(request.priority, "priority", MIN_INT32, MAX_INT32),
@@ -111,6 +111,15 @@ def encode_request(request: JobRequest) -> EncodedRequest:
     elif request.idempotency_ttl is not None:
         raise InvalidRequest("idempotency_ttl needs an idempotency_key")
     return encoded
+
+
+def _job_type(value: object) -> str:
+    if callable(value):
+        raise InvalidIdentifier(
+            f"job_type must be text, not {type(value).__name__}",
+            hint="catalog.request(handler, payload) makes a request for the job type of a handler",
+        )
+    return check_identifier(value, field="job_type")
 
 
 def _add_key(encoded: EncodedRequest, request: JobRequest, stage: JobStage) -> None:

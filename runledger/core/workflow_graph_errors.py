@@ -178,6 +178,7 @@ class DependencyCountOverflow(InvalidWorkflow):
 
 
 class InvalidOutputReference(InvalidWorkflow):
-    """``output_of`` names a step that is no direct prerequisite, so its output might not be there in time."""
+    """``output_of`` names a step that is no direct prerequisite, so its output might not be there in time; or it was
+    made part of a text."""
 
     code = "workflow.invalid_dag_output_of"

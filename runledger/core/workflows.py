@@ -13,6 +13,7 @@ from uuid import UUID
 from runledger.core.errors import InvalidRequest
 from runledger.core.jobs import JsonValue
 from runledger.core.states import JobStage, ReleaseMode, StepKind, WorkflowRunStatus, WorkflowStepStatus
+from runledger.core.workflow_graph_errors import InvalidOutputReference
 
 DEPENDENCY_UNSATISFIED: Final = "workflow.dependency_unsatisfied"
 """Stored on a step that was cancelled because an edge can never be satisfied; not an exception."""
@@ -30,6 +31,16 @@ class OutputOf:
 
     step_key: str
     path: tuple[str | int, ...] = ()
+
+    def __str__(self) -> str:
+        raise InvalidOutputReference(
+            f"the output of step {self.step_key!r} is not known yet, so it cannot be part of a text",
+            prerequisite_step_key=self.step_key,
+            hint="give it to the step as a value of its own, and let the handler make the text",
+        )
+
+    def __format__(self, format_spec: str) -> str:
+        return str(self)
 
 
 def output_of(step_key: str, /, *path: str | int) -> OutputOf:

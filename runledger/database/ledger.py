@@ -19,6 +19,7 @@ from runledger.core.jobs import EnqueuedJob, Job, JsonValue, Scope
 from runledger.core.limits import MAX_DELAY_SECONDS, check_number, check_seconds
 from runledger.core.requests import JobRequest
 from runledger.core.states import JobStage
+from runledger.core.workflow_builder import WorkflowDagBuilder
 from runledger.core.workflow_errors import WorkflowWaitTimedOut
 from runledger.core.workflow_results import check_declares_result, result_of
 from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRun, WorkflowRunRequest
@@ -186,7 +187,7 @@ class Ledger:
         operation = Operation("job.reprioritise", scope, actor, reason, {"priority": priority})
         return change_in_batches(self.database, operation, filters_by_status(wanted, REPRIORITISABLE), batch, watch)
 
-    def enqueue_workflow_run(self, request: WorkflowRunRequest) -> EnqueuedWorkflowRun:
+    def enqueue_workflow_run(self, request: WorkflowRunRequest | WorkflowDagBuilder) -> EnqueuedWorkflowRun:
         """The run is stored and committed. Raises as ``enqueue_workflow_run`` does."""
         with self.begin() as connection:
             return enqueue_workflow_run(connection, request)

@@ -16,6 +16,7 @@ from runledger.core.definitions import DEFINITION_MISSING_HINT
 from runledger.core.errors import TransactionRequired
 from runledger.core.middleware import announced_run
 from runledger.core.states import WorkflowRunStatus
+from runledger.core.workflow_builder import WorkflowDagBuilder
 from runledger.core.workflow_requests import EncodedRun, encode_run, workflow_differences
 from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRunRequest
 from runledger.postgres.arrays import text_array
@@ -124,9 +125,11 @@ class _Holder(NamedTuple):
     """The answer's commit waits until this is safe, and with it the run that was found."""
 
 
-def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest) -> EnqueuedWorkflowRun:
+def enqueue_workflow_run(
+    connection: AnyConnection, request: WorkflowRunRequest | WorkflowDagBuilder
+) -> EnqueuedWorkflowRun:
     """The run is stored and its first steps are due as soon as the caller's transaction commits; on rollback it never
-    was. Queue settings of the steps are frozen now. Two statements, whatever the size of the graph.
+    was. A builder is built. Queue settings of the steps are frozen now. Two statements, whatever the size of the graph.
 
     With an idempotency key, the same graph answers with the run that already has it, whatever its status, even when a
     definition was disabled since. With an active key, the live run that holds it is answered, whatever its graph; the
@@ -136,6 +139,8 @@ def enqueue_workflow_run(connection: AnyConnection, request: WorkflowRunRequest)
     WorkflowEnqueueUnsupportedIsolation, WorkflowDefinitionNotFoundOrDisabled, EnqueueConflictingRetry (with the
     differences) or WorkflowSnapshotMissing, with nothing written.
     """
+    if isinstance(request, WorkflowDagBuilder):
+        request = request.build()
     run = encode_run(announced_run(request))
     ledger = borrow(connection)
     if ledger.is_autocommit:

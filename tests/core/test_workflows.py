@@ -462,3 +462,18 @@ def test_the_metadata_of_an_append_is_not_compared():
     second = append_snapshot(encode_append(append(step("a"), metadata={"by": "bob"})))
 
     assert first == second
+
+
+def test_an_output_of_no_prerequisite_names_the_step_and_the_cure():
+    builder = WorkflowDagBuilder("w").job("a", "t").job("b", "t", {"x": output_of("a", "n")})
+    with pytest.raises(errors.InvalidOutputReference, match="the output of 'a', which is no direct") as refused:
+        builder.build()
+    assert refused.value.hint == "make it one: after_success('b', ['a'])"
+    builder.after_success("b", ["a"]).build()
+
+
+@pytest.mark.parametrize("use", [str, "x-{}".format, lambda hole: f"x-{hole}", lambda hole: f"{hole:>9}"])
+def test_an_output_is_no_part_of_a_text(use: Any) -> None:
+    with pytest.raises(errors.InvalidOutputReference, match="not known yet"):
+        use(output_of("a", "codec"))
+    assert repr(output_of("a", "codec")) == "OutputOf(step_key='a', path=('codec',))"

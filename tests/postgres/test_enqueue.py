@@ -1,15 +1,17 @@
 """Enqueue: what one call stores, what it refuses, and whose transaction decides."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from postgres.observing import count, place_of, scalar, snapshot
 
-from runledger.core.errors import DefinitionNotFoundOrDisabled, RunledgerError
+from runledger.core.errors import DefinitionNotFoundOrDisabled, RunledgerError, ValidationError
 from runledger.core.jobs import EnqueuedJob, Scope
 from runledger.core.requests import JobRequest
 from runledger.core.states import JobStage, JobStatus
+from runledger.core.workflows import WorkflowRunRequest
 from runledger.postgres.definitions import set_definition_enabled
 from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
 from runledger.postgres.reads import get_job, list_job_events
@@ -98,6 +100,21 @@ def test_a_delay_counts_on_the_clock_of_the_database(connection):
 @pytest.mark.parametrize("when", [{"delay": 0}, {"next_run_at": datetime(2001, 1, 1, tzinfo=UTC)}, {}])
 def test_a_job_due_already_is_ready(connection, when):
     assert place_of(connection, a_job(connection, **when).job_id) == ["job_ready"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said", "cure"),
+    [
+        ("mail.send", "must be a JobRequest, not str", "JobRequest("),
+        (JobRequest(print), "job_type must be text, not builtin_function", "catalog.request("),  # type: ignore[arg-type]
+        (WorkflowRunRequest("w", ()), "must be a JobRequest, not WorkflowRunRequest", "JobRequest("),
+    ],
+)
+def test_what_is_no_request_is_refused_with_what_to_write(connection, wrong: Any, said: str, cure: str) -> None:
+    for enqueue in (enqueue_job, lambda connection, request: enqueue_jobs(connection, [request])):
+        with pytest.raises(ValidationError, match=said) as refused:
+            enqueue(connection, wrong)
+        assert cure in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("is_missing", [True, False], ids=["missing", "disabled"])

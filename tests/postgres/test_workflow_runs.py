@@ -21,7 +21,13 @@ from postgres.workflow_graphs import (
 )
 
 from runledger.core import workflow_errors as errors
-from runledger.core.errors import InvalidPagination, JobNotFound, TransactionRequired, WorkflowRequeueNotSupported
+from runledger.core.errors import (
+    InvalidPagination,
+    InvalidRequest,
+    JobNotFound,
+    TransactionRequired,
+    WorkflowRequeueNotSupported,
+)
 from runledger.core.failures import Failure
 from runledger.core.jobs import Scope
 from runledger.core.states import Outcome, ReleaseMode, WorkflowRunStatus, WorkflowStepStatus
@@ -512,3 +518,12 @@ def test_a_refused_graph_leaves_nothing(connection):
         enqueue(connection, builder)
 
     assert snapshot(connection) == before
+
+
+def test_a_builder_is_built_and_anything_else_refused(connection):
+    builder = a_workflow(connection).job("a", TYPE)
+    with connection.transaction():
+        run = enqueue_workflow_run(connection, builder)
+    assert statuses(connection, run.run_id) == {"a": "ENQUEUED"}
+    with pytest.raises(InvalidRequest, match="must be a WorkflowRunRequest, not str"):
+        enqueue_workflow_run(connection, "ingest")  # type: ignore[arg-type]  # what somebody may write
