@@ -4,7 +4,7 @@ One is made for every job, so it only stores; ids, checkpoint and inputs are dec
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, overload
 from uuid import UUID
 
 from runledger.core.errors import InvalidCheckpoint, InvalidOutput, InvalidProgress, InvalidRequest
@@ -196,9 +196,18 @@ class JobContext:
         self._job.checkpoint = text
         self._checkpoint = _UNREAD
 
-    def log(self, level: LogLevel | str, message: str, /, **fields: JsonValue) -> None:
-        """A line in the job's log: at most 4 KiB, cleaned; fields that are no JSON stand there as text. Raises
+    @overload
+    def log(self, message: str, /, **fields: JsonValue) -> None: ...
+
+    @overload
+    def log(self, level: LogLevel | str, message: str, /, **fields: JsonValue) -> None: ...
+
+    def log(self, level: LogLevel | str, message: object = _UNREAD, /, **fields: JsonValue) -> None:
+        """A line in the job's log, which ``runledger job logs`` prints: ``log("INFO", "sent", to=address)``. A text
+        alone is a message of level INFO. At most 4 KiB, cleaned; fields that are no JSON stand there as text. Raises
         InvalidRequest when the level is none of DEBUG, INFO, WARNING, ERROR."""
+        if message is _UNREAD:
+            level, message = LogLevel.INFO, level
         try:
             known = LogLevel(level.upper())
         except (ValueError, AttributeError):

@@ -148,8 +148,10 @@ def test_a_log_line_is_cleaned_and_cut(notebook):
     context = context_of(notebook)
     context.log("info", "a\0b", page=3)
     context.log(LogLevel.ERROR, "x" * 5_000)
-    first, second = notebook.notes
+    context.log("warning", level="x")
+    first, second, alone = notebook.notes
     assert first == (LogLevel.INFO, "ab", '{"page":3}')
+    assert alone == (LogLevel.INFO, "warning", '{"level":"x"}')
     assert (second[0], second[2]) == (LogLevel.ERROR, "{}")
     assert len(second[1].encode()) <= 4_096
 
