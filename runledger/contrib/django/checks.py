@@ -8,7 +8,7 @@ from django.db import connections
 from django.db.utils import Error as DatabaseError
 
 from runledger.contrib.django.configuration import configuration
-from runledger.contrib.django.connections import ledger_connection
+from runledger.contrib.django.connections import ENGINE_HINT, ledger_connection
 from runledger.contrib.django.registry import has_task_backends
 from runledger.core.errors import RunledgerError, SchemaAhead, SchemaBehind, SchemaMissing, UnavailableError
 from runledger.postgres.migrations import check_schema
@@ -22,8 +22,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     connection = connections[alias]
     if connection.vendor != "postgresql":
         message = f"the database {alias!r} is of {connection.display_name}; jobs need PostgreSQL"
-        hint = "set RUNLEDGER['DATABASE'] to an alias of django.db.backends.postgresql"
-        return [checks.Error(message, hint=hint, id="runledger.E001")]
+        return [checks.Error(message, hint=ENGINE_HINT, id="runledger.E001")]
     if not connection.settings_dict.get("AUTOCOMMIT", True):
         message = f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off: a job enqueued outside atomic() waits for your commit"
         return [checks.Warning(message, hint="remove AUTOCOMMIT, or commit by yourself", id="runledger.W001")]

@@ -25,6 +25,8 @@ _NOT_FOR_LIBPQ = frozenset(
 )
 """Entries of OPTIONS that Django or the driver takes and a connection string does not."""
 
+ENGINE_HINT = "set RUNLEDGER['DATABASE'] to an alias of django.db.backends.postgresql"
+
 
 def ledger_connection(using: str | None = None) -> LedgerConnection:
     """Django's connection for the functions of ``runledger``, with the project's schema; its transaction is Django's.
@@ -53,7 +55,7 @@ def database_conninfo(alias: str = DEFAULT_DB_ALIAS) -> str:
     line. Raises InvalidConfiguration for an engine that is not PostgreSQL."""
     connection = connections[alias]
     if connection.vendor != "postgresql":
-        raise InvalidConfiguration(f"the Django database {alias!r} is not PostgreSQL")
+        raise InvalidConfiguration(f"the Django database {alias!r} is not PostgreSQL", hint=ENGINE_HINT)
     found: dict[str, Any] = dict(connection.settings_dict)
     parts = {
         "host": found.get("HOST"),

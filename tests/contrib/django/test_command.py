@@ -144,4 +144,24 @@ def test_call_command_raises_with_the_exit_code(shop: Project) -> None:
 def test_an_engine_that_is_not_postgresql_is_refused(tmp_path: Path) -> None:
     project = make_project(tmp_path, {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}})
 
-    assert "is not PostgreSQL" in project.run("runledger", "stats", code=1).stderr
+    refused = project.run("runledger", "worker", code=78)
+
+    assert refused.stdout == ""
+    assert refused.stderr.splitlines() == [
+        "Error: the Django database 'default' is not PostgreSQL "
+        "(hint: set RUNLEDGER['DATABASE'] to an alias of django.db.backends.postgresql)"
+    ]
+
+
+def test_call_command_says_so_too(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}})
+    said = project.python(
+        """
+        from django.core.management import CommandError, call_command
+        try:
+            call_command("runledger", "stats")
+        except CommandError as error:
+            print(error.returncode, error)
+        """
+    )
+    assert said == "78 the Django database 'default' is not PostgreSQL"

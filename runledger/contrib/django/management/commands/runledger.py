@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from runledger.cli.exits import ExitCode, complain_of
 from runledger.cli.main import run
 from runledger.cli.options import Embedding
 from runledger.contrib.django.configuration import configuration
@@ -25,8 +26,15 @@ class Command(BaseCommand):
         parser.add_argument("arguments", nargs=argparse.REMAINDER)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """The process ends with the exit code of ``runledger``."""
-        sys.exit(_run(_without_django_options(argv[2:])))
+        """The process ends with the exit code of ``runledger``; settings that are wrong are one line."""
+        arguments = _without_django_options(argv[2:])
+        try:
+            code = _run(arguments)
+        except (ImproperlyConfigured, InvalidConfiguration) as error:
+            wrong = error if isinstance(error, InvalidConfiguration) else InvalidConfiguration(str(error))
+            complain_of(wrong, is_json="--json" in arguments, is_verbose=False)
+            code = ExitCode.CONFIGURATION
+        sys.exit(code)
 
     def print_help(self, prog_name: str, subcommand: str) -> None:
         """For ``manage.py help runledger``."""
@@ -34,17 +42,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """For ``call_command``. Raises CommandError with the exit code as ``returncode``."""
-        code = _run(options["arguments"])
+        try:
+            code = _run(options["arguments"])
+        except (ImproperlyConfigured, InvalidConfiguration) as error:
+            raise CommandError(str(error), returncode=ExitCode.CONFIGURATION) from error
         if code:
             raise CommandError(f"runledger ended with exit code {code}", returncode=code)
 
 
 def _run(arguments: list[str]) -> int:
-    try:
-        configured = configuration()
-        embedding = Embedding(configured.APP, database_conninfo(configured.DATABASE), configured.SCHEMA)
-    except (ImproperlyConfigured, InvalidConfiguration) as error:
-        raise CommandError(str(error)) from error
+    """The exit code. Raises ImproperlyConfigured or InvalidConfiguration for settings that are wrong."""
+    configured = configuration()
+    embedding = Embedding(configured.APP, database_conninfo(configured.DATABASE), configured.SCHEMA)
     close_before_fork()
     return run(arguments, embedding)
 
