@@ -19,7 +19,7 @@ from runledger.core.catalog import JobCatalog
 from runledger.core.errors import InvalidConfiguration
 from runledger.core.jobs import Attempt, Job, JsonValue, Scope
 from runledger.core.states import Outcome
-from runledger.postgres.connection import default_schema
+from runledger.postgres.connection import AnyConnection
 from runledger.postgres.expressions import as_text, parameter
 from runledger.postgres.firing import fire_due_schedules
 from runledger.postgres.promote import promote_due_jobs
@@ -33,6 +33,7 @@ from runledger.runtime.link import DatabaseLink
 from runledger.runtime.slots import Slot, SlotTable
 from runledger.runtime.worker import Worker
 from runledger.testing.faults import CrashPoint, Fault, FaultySlot, SimulatedCrash
+from runledger.testing.targets import target_of
 
 MOST_JOBS = 1_000
 """Jobs after which a drain without ``max_jobs`` gives up: something enqueues or continues for ever."""
@@ -102,7 +103,7 @@ class Drained:
 
 
 def drain(
-    database_url: str,
+    database: str | AnyConnection,
     catalog: JobCatalog,
     *,
     schema: str | None = None,
@@ -113,15 +114,16 @@ def drain(
 ) -> Drained:
     """Jobs that are due have run, one after the other, until none is due, ``max_jobs`` have run, or ``until()`` is
     true, which is asked after each. Lapsed leases are reaped and due schedules fire, as they would in production; the
-    catalog's definitions and schedules are stored first.
+    catalog's definitions and schedules are stored first. ``database`` is a URL, or a connection to it such as Django's.
 
     Raises AssertionError when nothing more is due and ``until()`` is still false, when ``fault`` was never reached, or
     after a thousand jobs without ``max_jobs``; InvalidConfiguration outside the main thread, where timeouts cannot be
-    raised; and what the database refuses.
+    raised, and for a connection in a transaction, which nobody else sees; and what the database refuses.
     """
+    database_url, schema = target_of(database, schema)
     worker_id = f"drain-{uuid4()}"
     most = MOST_JOBS if max_jobs is None else max_jobs
-    link = DatabaseLink(database_url, default_schema() if schema is None else schema, "drain")
+    link = DatabaseLink(database_url, schema, "drain")
     turns = _Turns(catalog, worker_id, most, until, queues, fault)
     try:
         if fault is not None and fault.is_killed:
