@@ -118,7 +118,8 @@ def run_doctor(
     """
     unknown = set(names or ()) - {one.name for one in checks}
     if unknown:
-        raise InvalidRequest(f"there is no check {sorted(unknown)[0]!r}")
+        hint = "checks: " + ", ".join(sorted(one.name for one in checks))
+        raise InvalidRequest(f"there is no check {sorted(unknown)[0]!r}", hint=hint)
     target = Database(database, schema=schema, pool_size=1) if isinstance(database, str) else database
     try:
         with target.autocommit():

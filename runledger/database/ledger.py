@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from uuid import UUID
 
 from runledger.core.bulk import CANCELABLE, REPRIORITISABLE, REQUEUEABLE, ChangedJobs, filters_by_status
-from runledger.core.errors import InvalidConfiguration, WaitTimedOut
+from runledger.core.errors import InvalidConfiguration, JobNotFound, WaitTimedOut
 from runledger.core.filters import JobFilter
 from runledger.core.jobs import EnqueuedJob, Job, JsonValue, Scope
 from runledger.core.limits import MAX_DELAY_SECONDS, check_number, check_seconds
@@ -134,9 +134,12 @@ class Ledger:
         Looks at once, then after pauses that grow from 10 ms to ``poll_seconds``. Holds no connection meanwhile.
         Raises WaitTimedOut, JobNotFound, or InvalidRequest for a pause below a millisecond.
         """
-        for job in _looks(lambda: self.get_job(job_id), timeout_seconds, poll_seconds):
-            if job.status.is_final:
-                return job
+        try:
+            for job in _looks(lambda: self.get_job(job_id), timeout_seconds, poll_seconds):
+                if job.status.is_final:
+                    return job
+        except JobNotFound as error:
+            raise JobNotFound(str(error), hint="has the transaction that enqueued it committed?") from None
         raise WaitTimedOut(f"the job is still {job.status} after {timeout_seconds or 0:g} seconds")
 
     def cancel_jobs(

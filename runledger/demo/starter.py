@@ -55,4 +55,4 @@ def welcome(name: str) -> WorkflowRunRequest:
 if __name__ == "__main__":
     with Ledger.from_env() as ledger:
         run = ledger.enqueue_workflow_run(welcome("Ada"))
-        print(ledger.wait_for_workflow_result(run.run_id, timeout_seconds=60))  # noqa: T201
+        print(ledger.wait_for_workflow_result(run.run_id, timeout_seconds=60))

@@ -1,10 +1,11 @@
 """What people and programs do to single jobs: cancel, requeue, reschedule. Each says who and why in the timeline."""
 
+import math
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Text, Uuid, and_, delete, func, insert, or_, select
+from sqlalchemy import Text, Uuid, and_, delete, func, insert, or_, select
 
 from runledger.core import errors
 from runledger.core.jobs import Scope
@@ -58,7 +59,7 @@ SELECT_STATE = Statement(
     select(
         as_text(jobs.c.status),
         as_text(jobs.c.workflow_run_id),
-        func.coalesce(jobs.c.quiesces_at > CLOCK, constant("false").cast(Boolean)),
+        func.extract("epoch", jobs.c.quiesces_at - CLOCK),
     )
     .select_from(jobs.join(job_queue, _record.id == jobs.c.id))
     .where(jobs.c.id == _job_id)
@@ -144,14 +145,14 @@ def requeue_job(
     rows = ledger.fetch(REQUEUE_JOB, parameters)
     if rows:
         return int(rows[0][1])
-    status, run_id, is_running_out = _state(ledger, parameters)
+    status, run_id, seconds = _state(ledger, parameters)
     if run_id is not None:
         raise errors.WorkflowRequeueNotSupported("a job of a workflow run is not requeued alone")
     if status not in JOB_TRANSITIONS["requeue"].sources:
         raise errors.InvalidStateTransition(f"a job that is {status} cannot be requeued")
-    if is_running_out:
+    if seconds > 0:
         raise errors.CancellationNotQuiesced(
-            "the cancelled attempt may still be running; try again when its lease ends"
+            f"the cancelled attempt may still be running; its lease ends in {math.ceil(seconds)} s, try again then"
         )
     raise errors.StateChangedConcurrently("the job changed at the same moment; try again")
 
@@ -193,10 +194,11 @@ def _parameters(job_id: UUID | str, scope: Scope, reason: str | None, actor: str
     } | words_of(reason, actor)
 
 
-def _state(ledger: LedgerConnection, parameters: Parameters) -> tuple[JobStatus, str | None, bool]:
+def _state(ledger: LedgerConnection, parameters: Parameters) -> tuple[JobStatus, str | None, float]:
+    """Status, workflow run, and the seconds for which a cancelled attempt may still run: zero or less when none may."""
     rows = ledger.fetch(
         SELECT_STATE, {key: parameters[key] for key in ("job_id", "scope_kind", "scope_organization_id")}
     )
     if not rows:
         raise errors.JobNotFound("no such job in this scope")
-    return JobStatus(rows[0][0]), rows[0][1], rows[0][2]
+    return JobStatus(rows[0][0]), rows[0][1], float(rows[0][2] or 0)

@@ -29,6 +29,8 @@ _STATUSES: dict[type, WorkflowStepStatus] = {
     Canceled: WorkflowStepStatus.CANCELED,
 }
 
+MOST_GATES_NAMED = 20
+
 _step = workflow_steps.c
 _status = cast(parameter("status", Text), tables.workflow_step_status)
 _output = cast(parameter("output", Text), JSONB)
@@ -51,6 +53,16 @@ SELECT_GATE = Statement(
     .where(_step.workflow_run_id == parameter("run_id", Uuid))
     .where(_step.step_key == parameter("step_key", Text))
     .where(in_scope(_step.organization_id)),
+)
+
+LIST_OPEN_GATES = Statement(
+    "list_open_gates",
+    select(_step.step_key)
+    .where(_step.workflow_run_id == parameter("run_id", Uuid))
+    .where(_step.status == WAITING)
+    .where(in_scope(_step.organization_id))
+    .order_by(_step.id)
+    .limit(literal_column(str(MOST_GATES_NAMED))),
 )
 
 _edge = workflow_step_dependencies.c
@@ -132,7 +144,7 @@ def complete_external_workflow_step(
     place = {"run_id": run, "step_key": str(step_key)} | scoped(Scope.any() if scope is None else scope)
     rows = ledger.fetch(SELECT_GATE, wanted | place)
     if not rows:
-        raise errors.ExternalStepNotFound("no such step in this scope")
+        raise _no_such_step(ledger, place)
     gate = _Gate(*rows[0])
     if _is_done(gate):
         return
@@ -140,6 +152,12 @@ def complete_external_workflow_step(
         _check_serves(ledger, gate.step_id, place["step_key"], wanted["output"])
     ledger.fetch(COMPLETE_GATE, wanted | {"step_id": gate.step_id})
     advance_after_steps(ledger, [gate.step_id])
+
+
+def _no_such_step(ledger: LedgerConnection, place: Parameters) -> errors.ExternalStepNotFound:
+    gates = [row[0] for row in ledger.fetch(LIST_OPEN_GATES, place)]
+    hint = f"open gates of the run: {', '.join(gates)}" if gates else None
+    return errors.ExternalStepNotFound("no such step in this scope", hint=hint)
 
 
 def _check_serves(ledger: LedgerConnection, step_id: str, step_key: str, output: str | None) -> None:

@@ -67,4 +67,6 @@ def test_a_database_without_a_schema_is_a_finding_and_no_crash(empty_url: str) -
 
 
 def test_a_check_that_does_not_exist_is_a_usage_error(sound_url: str) -> None:
-    assert run_command("doctor", "--only", "nope", url=sound_url).exit_code == 2
+    refused = run_command("doctor", "--only", "nope", url=sound_url)
+    assert refused.exit_code == 2
+    assert "job-in-one-place" in refused.stderr

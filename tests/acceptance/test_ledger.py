@@ -43,6 +43,9 @@ def test_what_was_enqueued_in_a_transaction_that_fails_never_was(shop_url: str) 
             raise Regret
         with pytest.raises(JobNotFound):
             ledger.get_job(job.job_id)
+        with pytest.raises(JobNotFound) as missing:
+            ledger.wait_for_job(job.job_id, 10)
+        assert "committed" in str(missing.value.hint)
 
 
 def test_waiting_ends_when_the_job_does(shop_url: str) -> None:

@@ -1,5 +1,6 @@
 """Cancel, requeue, reschedule: by whom, on what, and what is refused."""
 
+import re
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -202,6 +203,8 @@ def test_a_requeue_waits_until_the_cancelled_attempt_can_no_longer_run(connectio
         requeue_job(connection, job.job_id, scope=ANY)
 
     assert refused.value.code == "job.cancellation_not_quiesced"
+    [seconds] = re.findall(r"its lease ends in (\d+) s", str(refused.value))
+    assert 0 < int(seconds) <= 60
     assert snapshot(connection) == before
     let_it_quiesce(connection)
     assert requeue_job(connection, job.job_id, scope=ANY) == 2

@@ -188,8 +188,9 @@ def test_every_error_of_a_gate(connection, connect: Connect) -> None:
         complete(connection, run_id, "SUCCEEDED")
     with pytest.raises(InvalidOutput):
         complete(connection, run_id, Succeeded({"x": float("nan")}))
-    with pytest.raises(errors.ExternalStepNotFound):
+    with pytest.raises(errors.ExternalStepNotFound) as unknown:
         complete(connection, run_id, step_key="nowhere")
+    assert unknown.value.hint == "open gates of the run: gate"
     with pytest.raises(errors.ExternalStepNotFound):
         complete(connection, NOBODY)
     with pytest.raises(errors.ExternalStepNotFound):
