@@ -745,7 +745,9 @@ FROM runledger.job_attempts JOIN runledger.job_queue ON runledger.job_queue.id =
 WHERE runledger.job_attempts.job_id = CAST(%(job_id)s AS UUID) AND runledger.job_attempts.traceback IS NOT NULL AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_queue.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_queue.organization_id = CAST(%(scope_organization_id)s AS UUID)) ORDER BY runledger.job_attempts.lease_token DESC
  LIMIT 1;
 
-/* runledger:list_dead_letters */ SELECT CAST(runledger.job_dead_letters.job_id AS TEXT) AS job_id, runledger.job_dead_letters.job_type, CAST(runledger.job_dead_letters.organization_id AS TEXT) AS organization_id, runledger.job_dead_letters.run_number, runledger.job_dead_letters.attempt, runledger.job_dead_letters.error_code, runledger.job_dead_letters.error_message, CAST(runledger.job_dead_letters.payload_snapshot AS TEXT) AS payload_snapshot, CAST(runledger.job_dead_letters.checkpoint_snapshot AS TEXT) AS checkpoint_snapshot, CAST(EXTRACT(epoch FROM runledger.job_dead_letters.failed_at) * 1000000 AS BIGINT) AS anon_1
+/* runledger:list_dead_letters */ SELECT CAST(runledger.job_dead_letters.job_id AS TEXT) AS job_id, runledger.job_dead_letters.job_type, CAST(runledger.job_dead_letters.organization_id AS TEXT) AS organization_id, runledger.job_dead_letters.run_number, runledger.job_dead_letters.attempt, runledger.job_dead_letters.error_code, runledger.job_dead_letters.error_message, CAST(runledger.job_dead_letters.payload_snapshot AS TEXT) AS payload_snapshot, CAST(runledger.job_dead_letters.checkpoint_snapshot AS TEXT) AS checkpoint_snapshot, CAST(EXTRACT(epoch FROM runledger.job_dead_letters.failed_at) * 1000000 AS BIGINT) AS anon_1, (SELECT CAST(runledger.jobs.status AS TEXT) AS status
+FROM runledger.jobs
+WHERE runledger.jobs.id = runledger.job_dead_letters.job_id) AS anon_2
 FROM runledger.job_dead_letters
 WHERE (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_dead_letters.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_dead_letters.organization_id = CAST(%(scope_organization_id)s AS UUID)) AND (CAST(%(job_type)s AS TEXT) IS NULL OR runledger.job_dead_letters.job_type = CAST(%(job_type)s AS TEXT)) AND (CAST(%(error_code)s AS TEXT) IS NULL OR runledger.job_dead_letters.error_code = CAST(%(error_code)s AS TEXT)) AND (CAST(%(since)s AS TIMESTAMP WITH TIME ZONE) IS NULL OR runledger.job_dead_letters.failed_at >= CAST(%(since)s AS TIMESTAMP WITH TIME ZONE)) AND (CAST(%(until)s AS TIMESTAMP WITH TIME ZONE) IS NULL OR runledger.job_dead_letters.failed_at < CAST(%(until)s AS TIMESTAMP WITH TIME ZONE)) AND (CAST(%(before)s AS TIMESTAMP WITH TIME ZONE) IS NULL OR (runledger.job_dead_letters.failed_at, runledger.job_dead_letters.job_id, runledger.job_dead_letters.run_number) < (CAST(%(before)s AS TIMESTAMP WITH TIME ZONE), CAST(%(before_job_id)s AS UUID), CAST(%(before_run_number)s AS INTEGER))) ORDER BY runledger.job_dead_letters.failed_at DESC, runledger.job_dead_letters.job_id DESC, runledger.job_dead_letters.run_number DESC
  LIMIT CAST(%(limit)s AS INTEGER);
@@ -928,6 +930,11 @@ WHERE runledger.job_scheduled.job_id < CAST(%(before)s AS UUID) AND runledger.jo
  LIMIT 1 OFFSET CAST(%(walk)s AS INTEGER) - 1) AS last
 WHERE (SELECT count(*) AS count_1
 FROM chosen) < CAST(%(limit)s AS INTEGER)) AS stopped_at) AS stop LEFT OUTER JOIN chosen ON true LEFT OUTER JOIN runledger.jobs ON runledger.jobs.id = chosen.id ORDER BY chosen.id DESC;
+
+/* runledger:list_open_gates */ SELECT runledger.workflow_steps.step_key
+FROM runledger.workflow_steps
+WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND runledger.workflow_steps.status = 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.workflow_steps.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.workflow_steps.organization_id = CAST(%(scope_organization_id)s AS UUID)) ORDER BY runledger.workflow_steps.id
+ LIMIT 20;
 
 /* runledger:list_operator_actions */ SELECT runledger.operator_actions.id, runledger.operator_actions.action, runledger.operator_actions.actor, runledger.operator_actions.reason, CAST(runledger.operator_actions.selection AS TEXT) AS selection, runledger.operator_actions.affected, CAST(runledger.operator_actions.detail AS TEXT) AS detail, CAST(EXTRACT(epoch FROM runledger.operator_actions.occurred_at) * 1000000 AS BIGINT) AS anon_1
 FROM runledger.operator_actions
@@ -1638,7 +1645,7 @@ WHERE runledger.job_schedules.job_type = any(CAST(%(job_types)s AS TEXT[]));
 
 /* runledger:select_server */ SELECT CAST(current_setting('server_version_num') AS INTEGER) AS current_setting_1, CAST(to_regclass(CAST(%(history)s AS TEXT)) IS NOT NULL AS BOOLEAN) AS anon_1;
 
-/* runledger:select_state_for_operation */ SELECT CAST(runledger.jobs.status AS TEXT) AS status, CAST(runledger.jobs.workflow_run_id AS TEXT) AS workflow_run_id, coalesce(runledger.jobs.quiesces_at > clock_timestamp(), CAST('false' AS BOOLEAN)) AS coalesce_1
+/* runledger:select_state_for_operation */ SELECT CAST(runledger.jobs.status AS TEXT) AS status, CAST(runledger.jobs.workflow_run_id AS TEXT) AS workflow_run_id, EXTRACT(epoch FROM runledger.jobs.quiesces_at - clock_timestamp()) AS anon_1
 FROM runledger.jobs JOIN runledger.job_queue ON runledger.job_queue.id = runledger.jobs.id
 WHERE runledger.jobs.id = CAST(%(job_id)s AS UUID) AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.job_queue.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.job_queue.organization_id = CAST(%(scope_organization_id)s AS UUID));
 

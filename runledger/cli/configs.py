@@ -38,6 +38,8 @@ def list_(session: Session, *, after: str | None, limit: int) -> None:
     with session.reading() as ledger, ledger.database.autocommit() as connection:
         found = list_job_runtime_configs(connection, after=after, limit=limit)
     print_list(session, found, CONFIG_COLUMNS, document={"configs": found})
+    if len(found) == limit:
+        session.say(f"there may be more; next page: --after {found[-1].job_type}")
 
 
 @config.command()
@@ -69,7 +71,7 @@ def set_(
       runledger config set mail.receipt '{"sender": "shop@example.org"}'
       runledger config set mail.receipt @receipt.json --expect 3 --reason 'new sender'
     """
-    config = read_payload(value)
+    config = read_payload(value, what="config")
     with session.changing() as ledger, ledger.begin() as connection:
         stored = upsert_job_runtime_config(
             connection,

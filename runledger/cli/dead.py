@@ -29,6 +29,7 @@ DEAD_COLUMNS: tuple[Column[DeadLetter], ...] = (
     Column("RUN", lambda letter: letter.run_number),
     Column("ATTEMPT", lambda letter: letter.attempt),
     Column("FAILED", lambda letter: letter.failed_at),
+    Column("JOB NOW", lambda letter: letter.job_status),
     Column("CODE", lambda letter: letter.error_code),
     Column("MESSAGE", lambda letter: letter.error_message),
 )
@@ -54,6 +55,7 @@ class Place(click.ParamType[DeadLetter]):
                 payload=None,
                 checkpoint=None,
                 failed_at=MOMENT.convert(failed_at, param, ctx),
+                job_status=JobStatus.DEAD_LETTERED,
             )
         except ValueError:
             self.fail("is not the end of a page", param, ctx)
@@ -79,7 +81,8 @@ def list_(session: Session, *, job_type: str | None, before: DeadLetter | None, 
     """List dead letters, the latest first.
 
     A page ends after --limit lines and says what --before has to be for the next. A dead letter stays in the list when
-    its job is requeued; `runledger job list --status dead_lettered` shows the jobs that are dead-lettered now.
+    its job is requeued, and JOB NOW says what became of that; `runledger job list --status dead_lettered` shows the
+    jobs that are dead-lettered now.
 
     \b
     Example:

@@ -10,18 +10,23 @@ from runledger.cli.completing import job_types
 from runledger.cli.listings import wait_and_show
 from runledger.cli.options import LedgerCommand, Session
 from runledger.cli.output import print_json
-from runledger.cli.values import DURATION, MOMENT, read_payload
+from runledger.cli.values import DURATION, MOMENT, is_duration_with_unit, read_payload
 from runledger.core.jobs import EnqueuedJob
 from runledger.core.requests import JobRequest, encode_request
 from runledger.postgres.enqueue import enqueue_job
 
 
 class EnqueueCommand(LedgerCommand):
-    """A bare ``--wait`` takes no value, so that the payload may follow it."""
+    """A bare ``--wait`` takes no value, so that the payload may follow it; a duration with its unit is no payload."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        spelled_out = ["--wait=" if one == "--wait" else one for one in args[:end]]
+        spelled_out: list[str] = []
+        for one in args[:end]:
+            if spelled_out[-1:] == ["--wait="] and is_duration_with_unit(one):
+                spelled_out[-1] += one
+            else:
+                spelled_out.append("--wait=" if one == "--wait" else one)
         return super().parse_args(ctx, spelled_out + args[end:])
 
 
@@ -37,8 +42,12 @@ def _patience(ctx: click.Context, option: click.Parameter, text: str | None) -> 
 @click.argument("payload", metavar="[JSON|@FILE|-]", default="{}")
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same request again answers with the same job.")
 @click.option("--at", type=MOMENT, help="Due at this time, with its zone.")
-@click.option("--in", "delay", type=DURATION, help="Due after this long, on the database's clock.")
+@click.option("--in", "--delay", "delay", type=DURATION, help="Due after this long, on the database's clock.")
 @click.option("--priority", type=int, metavar="N", help="Higher runs first.  [default: the job type's]")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag to find the job by; may be given again.")
+@click.option("--max-attempts", type=int, metavar="N", help="Most attempts.  [default: the job type's]")
+@click.option("--timeout", type=DURATION, help="How long an attempt may take.  [default: the job type's]")
+@click.option("--expires", "expires_at", type=MOMENT, help="Cancelled instead of begun after this time.")
 @click.option("--organization", type=click.UUID, help="The organization that the job belongs to.")
 @click.option("--wait", metavar="[=DURATION]", callback=_patience, help="Wait until the job has ended, then show it.")
 @click.pass_obj
@@ -51,6 +60,10 @@ def enqueue(
     at: datetime | None,
     delay: float | None,
     priority: int | None,
+    tags: tuple[str, ...],
+    max_attempts: int | None,
+    timeout: float | None,
+    expires_at: datetime | None,
     organization: UUID | None,
     wait: float | None,
 ) -> None:
@@ -64,7 +77,7 @@ def enqueue(
     Examples:
       runledger enqueue mail.receipt '{"order": 7}' --key order-7
       runledger enqueue report.build @report.json --in 10m
-      runledger enqueue report.build --wait=30s --app myapp.jobs:catalog
+      runledger enqueue report.build --tag nightly --wait 30s --app myapp.jobs:catalog
     """
     request = _checked(
         session,
@@ -73,9 +86,13 @@ def enqueue(
             read_payload(payload),
             organization_id=organization,
             priority=priority,
+            max_attempts=max_attempts,
+            timeout_seconds=None if timeout is None else math.ceil(timeout),
             next_run_at=at,
             delay=delay,
             idempotency_key=key,
+            expires_at=expires_at,
+            tags=tags,
         ),
     )
     with session.changing() as ledger:
@@ -102,9 +119,13 @@ def _from_catalog(session: Session, request: JobRequest) -> JobRequest:
         request.payload,
         organization_id=request.organization_id,
         priority=request.priority,
+        max_attempts=request.max_attempts,
+        timeout_seconds=request.timeout_seconds,
         next_run_at=request.next_run_at,
         delay=request.delay,
         idempotency_key=request.idempotency_key,
+        expires_at=request.expires_at,
+        tags=request.tags,
     )
 
 

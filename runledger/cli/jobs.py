@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,12 +24,12 @@ from runledger.cli.listings import (
     wait_and_show,
 )
 from runledger.cli.options import LedgerGroup, Session
-from runledger.cli.values import DURATION, Choice, acting_person, job_filters, organization_filter
+from runledger.cli.values import DURATION, MOMENT, Choice, acting_person, job_filters, organization_filter
 from runledger.core.bulk import CANCELABLE, REPRIORITISABLE, REQUEUEABLE
 from runledger.core.jobs import Job, JobPage, Scope
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.explain import explain_job
-from runledger.postgres.operations import cancel_job, requeue_job
+from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
 from runledger.postgres.priorities import reprioritise_job
 from runledger.postgres.reads import check_page, get_job, list_job_attempts, list_job_events, list_job_logs, list_jobs
 
@@ -65,8 +66,9 @@ def list_(session: Session, *, before: UUID | None, limit: int, choice: Choice) 
     with session.reading() as ledger, ledger.database.autocommit() as connection:
         jobs = _searched(connection, choice, before, limit)
     print_list(session, jobs, JOB_COLUMNS, document={"jobs": jobs, "next_before": jobs.next_before})
-    if jobs.next_before is not None and len(jobs) < limit:
-        session.say(f"not all jobs were looked at; go on with --before {jobs.next_before}")
+    if jobs.next_before is not None:
+        why = "not all jobs were looked at; go on with" if len(jobs) < limit else "there may be more; next page:"
+        session.say(f"{why} --before {jobs.next_before}")
 
 
 def _searched(connection: LedgerConnection, choice: Choice, before: UUID | None, limit: int) -> JobPage:
@@ -147,6 +149,8 @@ def logs(session: Session, *, job_id: str, after: int, limit: int, scope: Scope)
         found = list_job_logs(connection, job_id, scope=scope, after=after, limit=limit)
     next_after = found[-1].log_id if len(found) == limit else None
     print_list(session, found, LOG_COLUMNS, document={"logs": found, "next_after": next_after})
+    if next_after is not None:
+        session.say(f"there may be more; next page: --after {next_after}")
 
 
 @job.command()
@@ -242,6 +246,38 @@ def priority(
         f"will have priority {priority}",
         lambda ledger, watch: ledger.reprioritise_jobs(choice.wanted, priority, watch=watch, **words),
     )
+
+
+@job.command()
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--at", type=MOMENT, help="Due at this time, with its zone.")
+@click.option("--in", "--delay", "delay", type=DURATION, help="Due after this long, on the clock of this machine.")
+@reason_option
+@organization_filter
+@click.pass_obj
+def reschedule(
+    session: Session,
+    *,
+    job_ids: tuple[str, ...],
+    at: datetime | None,
+    delay: float | None,
+    reason: str | None,
+    scope: Scope,
+) -> None:
+    """Let jobs that wait be due at another time.
+
+    All of them, or none. A retry may be put off so too, or made due with --in 0.
+
+    \b
+    Examples:
+      runledger job reschedule 0198c0de-0000-7000-8000-000000000000 --in 0 --reason 'the API is back'
+      runledger job reschedule 0198c0de-0000-7000-8000-000000000000 --at 2027-01-02T03:04:05Z
+    """
+    if (at is None) is (delay is None):
+        raise click.UsageError("give either --at or --in")
+    moment = at or datetime.now(UTC) + timedelta(seconds=delay or 0)
+    words: dict[str, Any] = {"reason": reason, "actor": acting_person(), "scope": scope}
+    change_jobs(session, job_ids, functools.partial(reschedule_job, next_run_at=moment, **words))
 
 
 @job.command()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from runledger.cli.options import LedgerCommand, Session
-from runledger.cli.output import Column, print_json, print_rows
+from runledger.cli.output import Column, print_json, print_rows, text_of
 from runledger.cli.values import DURATION, organization_filter
 from runledger.core.jobs import Scope
 from runledger.core.metrics import JobMetrics, MetricsBy, Percentiles
@@ -61,6 +61,8 @@ def stats(session: Session, *, by: str, since: float, scope: Scope) -> None:
         return
     names = Column[JobMetrics](by.upper(), lambda line: line.name)
     print_rows(lines, (names, *PLACE_COLUMNS, *FIGURE_COLUMNS))
+    if window.since < start:
+        session.say(f"attempts are counted by whole hours: these finished since {text_of(window.since)}")
 
 
 def _triple(percentiles: Percentiles | None) -> str | None:

@@ -127,24 +127,25 @@ def job_filters(function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
-def read_payload(argument: str) -> JsonValue:
+def read_payload(argument: str, *, what: str = "payload") -> JsonValue:
     """The JSON value of ``argument``, of the file after an ``@``, or of standard input for ``-``.
 
-    Raises InvalidPayload, which never repeats the text, or InvalidRequest for a file that cannot be read.
+    Raises InvalidPayload, which says ``what`` is wrong and never repeats the text, or InvalidRequest for a file that
+    cannot be read.
     """
     if argument == "-":
         text = _decoded(sys.stdin.buffer.read(DECODE_LIMIT + 1), "standard input")
     elif argument.startswith("@"):
-        text = _decoded(_read_file(Path(argument[1:])), "the payload file")
+        text = _decoded(_read_file(Path(argument[1:])), f"the {what} file")
     else:
         text = argument
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise InvalidPayload(f"payload is not JSON: {error.msg} ({place})") from None
+        raise InvalidPayload(f"{what} is not JSON: {error.msg} ({place})") from None
     except (ValueError, RecursionError):
-        raise InvalidPayload("payload is JSON outside the limits of depth or digits") from None
+        raise InvalidPayload(f"{what} is JSON outside the limits of depth or digits") from None
 
 
 def _read_file(path: Path) -> bytes:
@@ -162,6 +163,12 @@ def _decoded(data: bytes, source: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InvalidPayload(f"{source} is not UTF-8 text") from None
+
+
+def is_duration_with_unit(text: str) -> bool:
+    """Whether it is a duration such as ``5s``, which nobody can take for a number."""
+    found = _DURATION.fullmatch(text)
+    return found is not None and found[2] is not None
 
 
 def acting_person() -> str:

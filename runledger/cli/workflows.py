@@ -8,11 +8,12 @@ import click
 
 from runledger.cli.listings import print_list
 from runledger.cli.options import LedgerGroup, Session
-from runledger.cli.output import Column, json_text, one_line, print_fields, print_json, print_rows
+from runledger.cli.output import Column, one_line, print_json, print_rows
 from runledger.cli.values import acting_person, organization_filter, read_payload
 from runledger.cli.workflow_drawings import Drawing, as_document, as_dot, as_mermaid, as_text
+from runledger.cli.workflow_listings import RUN_COLUMNS, print_run
 from runledger.core.jobs import Scope
-from runledger.core.states import WorkflowRunStatus, WorkflowStepStatus
+from runledger.core.states import WorkflowRunStatus
 from runledger.core.workflow_errors import ExternalStepOutputInvalidStatus
 from runledger.core.workflow_explanations import (
     RootCause,
@@ -25,7 +26,6 @@ from runledger.core.workflows import (
     ExternalOutcome,
     Failed,
     Succeeded,
-    WorkflowRun,
     WorkflowStep,
     WorkflowStepDependency,
 )
@@ -45,26 +45,6 @@ PAGE = 1_000
 MOST_PAGES = 10_000
 
 run_id_argument = click.argument("run_id", metavar="ID")
-RUN_COLUMNS: tuple[Column[WorkflowRun], ...] = (
-    Column("ID", lambda run: run.run_id),
-    Column("TYPE", lambda run: run.workflow_type),
-    Column("STATUS", lambda run: run.status),
-    Column("DONE", lambda run: f"{run.step_count - run.unfinished_count}/{run.step_count}"),
-    Column("FAILED", lambda run: run.failed_count),
-    Column("CREATED", lambda run: run.created_at),
-    Column("FINISHED", lambda run: run.finished_at),
-    Column("REASON", lambda run: run.status_reason),
-)
-STEP_COLUMNS: tuple[Column[WorkflowStep], ...] = (
-    Column("STEP", lambda step: step.step_key),
-    Column("STATUS", lambda step: step.status),
-    Column("TYPE", lambda step: step.job_type or "(gate)"),
-    Column("JOB", lambda step: step.job_id),
-    Column("WAITS FOR", lambda step: step.dependency_count_pending or None),
-    Column("FINISHED", lambda step: step.finished_at),
-    Column("LAST ERROR", lambda step: step.last_error_code),
-)
-
 EDGE_COLUMNS: tuple[Column[UnmetEdge], ...] = (
     Column("WAITS FOR", lambda edge: edge.prerequisite_step_key),
     Column("STATUS", lambda edge: edge.prerequisite_status),
@@ -108,6 +88,8 @@ def list_(
         )
     next_before = runs[-1].run_id if len(runs) == limit else None
     print_list(session, runs, RUN_COLUMNS, document={"runs": runs, "next_before": next_before})
+    if next_before is not None:
+        session.say(f"there may be more; next page: --before {next_before}")
 
 
 @workflow.command()
@@ -123,7 +105,7 @@ def show(session: Session, *, run_id: str, scope: Scope) -> None:
     """
     with session.reading() as ledger, ledger.database.autocommit() as connection:
         drawing = _drawing(connection, run_id, scope)
-    _print_run(session, drawing)
+    print_run(session, drawing)
 
 
 @workflow.command()
@@ -231,7 +213,7 @@ def rerun(session: Session, *, run_id: str, also: tuple[str, ...], reason: str |
             drawing = _drawing(connection, str(made.run_id), Scope.any())
     if not made.is_new:
         session.say("it is being run again, or was, with success")
-    _print_run(session, drawing)
+    print_run(session, drawing)
 
 
 @workflow.command("complete-step")
@@ -284,7 +266,7 @@ def _outcome(
     if status == "succeeded":
         if code is not None or message is not None:
             raise click.UsageError("a gate that succeeds has neither --code nor --message")
-        return Succeeded(None if output is None else read_payload(output), reason=reason)
+        return Succeeded(None if output is None else read_payload(output, what="output"), reason=reason)
     if output is not None:
         raise ExternalStepOutputInvalidStatus("only a gate that succeeds has an output")
     return (Failed if status == "failed" else Canceled)(code, message, reason=reason)
@@ -297,7 +279,7 @@ def _change(session: Session, run_id: str, change: Callable[[LedgerConnection], 
             change(connection)
         with ledger.database.autocommit() as connection:
             drawing = _drawing(connection, run_id, Scope.any())
-    _print_run(session, drawing)
+    print_run(session, drawing)
 
 
 def _drawing(connection: LedgerConnection, run_id: str, scope: Scope) -> Drawing:
@@ -319,31 +301,3 @@ def _drawing(connection: LedgerConnection, run_id: str, scope: Scope) -> Drawing
         if len(more) < PAGE:
             break
     return Drawing(run, steps, edges)
-
-
-def _print_run(session: Session, drawing: Drawing) -> None:
-    run = drawing.run
-    if session.is_json:
-        print_json({"run": run, "steps": drawing.steps})
-        return
-    gates = [step.step_key for step in drawing.steps if step.status is WorkflowStepStatus.WAITING_FOR_EXTERNAL]
-    print_fields(
-        [
-            ("id", run.run_id),
-            ("type", run.workflow_type),
-            ("status", run.status),
-            ("reason", run.status_reason),
-            ("organization", run.organization_id),
-            ("key", run.idempotency_key),
-            ("active key", run.active_key),
-            ("re-run of", run.rerun_of_run_id),
-            ("done", f"{run.step_count - run.unfinished_count}/{run.step_count}"),
-            ("failed", run.failed_count or None),
-            ("open gates", ", ".join(gates) or None),
-            ("created", run.created_at),
-            ("finished", run.finished_at),
-            ("metadata", json_text(run.metadata)),
-            ("result", None if run.result is None else json_text(run.result)),
-        ]
-    )
-    print_list(session, drawing.steps, STEP_COLUMNS, document=None)

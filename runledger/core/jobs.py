@@ -205,7 +205,8 @@ class JobLog:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A run that ended in the dead letters, with its payload and checkpoint as they were. Kept through a requeue."""
+    """A run that ended in the dead letters, with its payload and checkpoint as they were. Kept through a requeue:
+    ``job_status`` is what the job is now."""
 
     job_id: UUID
     job_type: str
@@ -217,3 +218,4 @@ class DeadLetter:
     payload: JsonValue
     checkpoint: JsonValue
     failed_at: datetime
+    job_status: JobStatus

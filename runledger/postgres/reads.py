@@ -196,6 +196,7 @@ _DEAD_LETTER: Columns = (
     (as_text(_dead.payload_snapshot), decoded_json),
     (as_text(_dead.checkpoint_snapshot), decoded_json),
     (as_microseconds(_dead.failed_at), decoded_moment),
+    (select(as_text(jobs.c.status)).where(jobs.c.id == _dead.job_id).scalar_subquery(), JobStatus),
 )
 LIST_DEAD_LETTERS = Statement(
     "list_dead_letters",

@@ -19,4 +19,5 @@ def test_a_change_of_another_revision_is_refused(own_url: str) -> None:
 
 def test_what_is_no_object_is_a_usage_error_and_what_is_missing_is_not_found(shop_url: str) -> None:
     assert run_command("config", "set", "mail.receipt", "[1]", url=shop_url).exit_code == 2
+    assert "config is not JSON" in run_command("config", "set", "mail.receipt", "rate=5", url=shop_url).stderr
     assert run_command("config", "get", "order.ship", url=shop_url).exit_code == 4

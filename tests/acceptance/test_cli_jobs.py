@@ -41,14 +41,19 @@ def test_enqueue_takes_every_option(shop_url: str) -> None:
         "-3",
         "--organization",
         organization,
+        *("--tag", "nightly", "--tag", "a", "--max-attempts", "7", "--timeout", "90s"),
+        *("--expires", "2032-01-01T00:00:00Z"),
     )
     shown = document_of(run_command("job", "show", job_id, "--organization", organization, "--json", url=shop_url))
     assert shown["next_run_at"] == "2031-01-02T02:04:05Z"
+    assert (shown["tags"], shown["max_attempts"], shown["timeout_seconds"]) == (["a", "nightly"], 7, 90)
+    assert shown["expires_at"] == "2032-01-01T00:00:00Z"
     assert (shown["priority"], shown["organization_id"], shown["payload"]) == (-3, organization, {})
     assert run_command("job", "show", job_id, "--organization", "none", url=shop_url).exit_code == 4
 
 
 def test_in_counts_from_now(shop_url: str) -> None:
+    assert run_command("enqueue", "mail.receipt", "--delay", "90m", url=shop_url).exit_code == 0
     job_id = enqueued(shop_url, "mail.receipt", "--in", "90m")
     assert document_of(run_command("job", "show", job_id, "--json", url=shop_url))["stage"] == "scheduled"
 
@@ -128,6 +133,44 @@ def test_waiting_ends_with_6_when_the_time_runs_out_and_shows_the_job(shop_url: 
     assert result.exit_code == 6
     assert json.loads(result.stdout)["status"] == "PENDING"
     assert error_of(result.stderr)["code"] == "job.wait_timed_out"
+
+
+def test_a_wait_takes_the_duration_behind_it(shop_url: str) -> None:
+    result = run_command("enqueue", "mail.receipt", "--wait", "20ms", '{"n": 1}', url=shop_url)
+    assert result.exit_code == 6
+    assert 'payload\t{"n":1}\n' in result.stdout
+
+
+def test_jobs_are_rescheduled_together_or_not_at_all(shop_url: str) -> None:
+    first, second = enqueued(shop_url, "mail.receipt"), enqueued(shop_url, "mail.receipt", "--in", "1h")
+    assert run_command("job", "reschedule", first, second, url=shop_url).exit_code == 2
+    assert run_command("job", "reschedule", first, UNKNOWN_ID, "--in", "1h", url=shop_url).exit_code == 4
+    jobs = document_of(run_command("job", "reschedule", first, second, "--in", "2h", "--json", url=shop_url))["jobs"]
+    assert [one["stage"] for one in jobs] == ["scheduled", "scheduled"]
+    moved = run_command("job", "reschedule", first, "--at", "2031-01-02T03:04:05Z", "--reason", "later", url=shop_url)
+    assert "2031-01-02T03:04:05Z" in moved.stdout
+    [told] = [
+        one
+        for one in document_of(run_command("job", "events", first, "--json", url=shop_url))["events"]
+        if one["reason"] == "later"
+    ]
+    assert (told["event_type"], told["actor"][:4]) == ("RESCHEDULED", "cli:")
+
+
+def test_a_page_that_is_full_says_how_to_go_on(own_url: str) -> None:
+    ids = [enqueued(own_url, "mail.receipt") for _ in range(2)]
+    cut = run_command("job", "list", "--limit", "1", url=own_url)
+    assert cut.stderr == f"there may be more; next page: --before {ids[1]}\n"
+    assert run_command("job", "list", url=own_url).stderr == ""
+
+
+def test_a_dead_letter_says_what_its_job_is_now(own_url: str) -> None:
+    with Ledger(own_url) as ledger, ledger.begin() as connection:
+        job = a_leased_job(connection, "mail.receipt")
+        settle_jobs(connection, [dead_lettered(job)])
+    assert "\tDEAD_LETTERED\t" in run_command("dead", "list", url=own_url).stdout
+    run_command("job", "requeue", job.job_id, url=own_url)
+    assert "\tPENDING\t" in run_command("dead", "list", url=own_url).stdout
 
 
 def test_a_bare_wait_leaves_the_payload_alone(shop_url: str) -> None:

@@ -1,5 +1,7 @@
 """The figures by the command line."""
 
+import re
+
 from acceptance.command_line import document_of, enqueued, run_command
 
 from runledger import Outcome
@@ -36,6 +38,11 @@ def test_the_document_has_its_shape(own_url: str) -> None:
     assert shape_of(line) == SHAPE
     assert list(line) == list(SHAPE)
     assert line["ready"] == 1
+
+
+def test_it_says_since_when_attempts_are_counted(own_url: str) -> None:
+    said = run_command("stats", "--since", "10m", url=own_url).stderr
+    assert re.search(r"whole hours: these finished since \S+:00:00Z\n", said)
 
 
 def test_lines_stand_for_what_was_asked(own_url: str) -> None:

@@ -36,6 +36,7 @@ def test_a_run_is_shown_with_its_steps_and_open_gates(own_url: str, run_id: str)
 
     assert "open gates\tnow" in result.stdout
     assert "crawl\tENQUEUED\tdoc.crawl" in result.stdout
+    assert "store\tBLOCKED\tdoc.crawl\t\tnow\t" in result.stdout
     document = document_of(run_command("workflow", "show", run_id, "--json", url=own_url))
     assert [step["step_key"] for step in document["steps"]] == ["crawl", 'ap"prove', "now", "store"]
 
