@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from process_tree import process_tree_page  # noqa: E402 - the checkout comes first on the path
+from defaults_page import defaults_page  # noqa: E402 - the checkout comes first on the path
+from process_tree import process_tree_page  # noqa: E402 - the same
 from settings_page import settings_page  # noqa: E402 - the same
 
 import runledger.postgres  # noqa: E402
@@ -131,6 +132,7 @@ def permissions_page() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": lambda: settings_page(NOTE),
+    "defaults.md": lambda: defaults_page(NOTE),
     "statements.sql": statements_page,
     "states.md": states_page,
     "errors.md": errors_page,
