@@ -12,13 +12,23 @@ from pathlib import Path
 import psycopg
 from acceptance.command_line import clean_environment, command_of, run_command, run_program
 
-from runledger import Ledger, WorkflowDagBuilder, cancel_workflow_run, migrate
+from runledger import (
+    Ledger,
+    Scope,
+    WorkflowDagBuilder,
+    WorkflowRunStatus,
+    cancel_workflow_run,
+    get_workflow_run,
+    list_workflow_steps,
+    migrate,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "workflows.md"
 FILES = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 [BLOCK] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in BLOCK.splitlines()]
 PROGRAMS = ["ingest.py", "recover.py"]
+SURVEY = ["survey.py", "survey_start.py"]
 PATIENCE_SECONDS = 60
 DRAWING = re.compile(r"(?<=^```mermaid\n).+?(?=^```)", re.MULTILINE | re.DOTALL)
 THE_RUN = "SELECT id::text FROM runledger.workflow_runs WHERE workflow_type = 'document.ingest'"
@@ -41,10 +51,34 @@ def test_the_example_of_the_page_runs(own_url: str, tmp_path: Path) -> None:
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(PATIENCE_SECONDS)
-    assert [name for name, _ in FILES] == ["documents.py", *PROGRAMS]
+    assert sorted(name for name, _ in FILES) == sorted(["documents.py", *PROGRAMS, *SURVEY])
     if os.environ.get("RUNLEDGER_UPDATE_SNAPSHOTS"):
         PAGE.write_text(DRAWING.sub(lambda _: _drawn(own_url), PAGE.read_text()))
     assert DRAWING.findall(PAGE.read_text()) == [_drawn(own_url)], "stale; RUNLEDGER_UPDATE_SNAPSHOTS=1 writes it anew"
+
+
+def test_the_steps_that_a_step_finds_are_run_and_collected(own_url: str, tmp_path: Path) -> None:
+    environment = _place_with_its_files(own_url, tmp_path)
+    run_program("definition", "sync", "--app", "survey:catalog", directory=tmp_path, environment=environment)
+    started = subprocess.run(
+        [sys.executable, "survey_start.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    run_id = started.stdout.decode().strip()
+
+    drained = run_program(
+        "worker", "--app", "survey:catalog", "--drain", "-p", "2", directory=tmp_path, environment=environment
+    )
+
+    assert drained.returncode == 0, drained.stderr.decode()
+    with psycopg.connect(own_url) as connection:
+        assert get_workflow_run(connection, run_id, scope=Scope.any()).status is WorkflowRunStatus.SUCCEEDED
+        steps = {one.step_key: one for one in list_workflow_steps(connection, run_id, scope=Scope.any())}
+    assert steps["total"].output == 6
+    assert sorted(steps) == ["find", "found", "size-0", "size-1", "size-2", "total"]
 
 
 def test_the_commands_of_the_page_do_something(own_url: str, tmp_path: Path) -> None:
