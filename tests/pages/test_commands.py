@@ -59,7 +59,7 @@ def complaint_about(words: list[str]) -> str | None:
         found = command.get_command(context, rest[0])
         if found is None:
             return f"{context.command_path} has no command {rest[0]!r}"
-        context = click.Context(found, info_name=rest.pop(0), parent=context)
+        context = click.Context(found, info_name=rest.pop(0), parent=context, **found.context_settings)
         command = found
     if command.name == "enqueue":  # its bare --wait takes no value
         rest = ["--wait=" if one == "--wait" else one for one in rest]

@@ -2,11 +2,11 @@
 
 import os
 
-from flask import Flask, redirect, render_template_string, request, url_for
+from flask import Flask, abort, redirect, render_template_string, request, url_for
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runledger import JobCatalog, JobContext, JobFailure
+from runledger import JobCatalog, JobContext, JobFailure, JobNotFound
 from runledger.contrib.flask import Runledger, current_ledger, enqueue
 
 db = SQLAlchemy()
@@ -69,7 +69,10 @@ def create_app() -> Flask:
     @app.get("/uploads/<int:upload_id>")
     def show(upload_id: int) -> dict:
         upload = db.get_or_404(Upload, upload_id)
-        job = current_ledger.get_job(upload.job_id)
+        try:
+            job = current_ledger.get_job(upload.job_id)
+        except JobNotFound:  # pruned since
+            abort(404)
         return {"name": upload.name, "words": upload.words, "job": job.status, "attempt": job.attempt}
 
     @app.cli.command("create-tables")

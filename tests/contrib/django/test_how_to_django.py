@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+
+from runledger import Retention, Scope, prune_jobs
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "docs" / "examples" / "django_shop"
@@ -94,7 +97,7 @@ def reader(empty_url: str, tmp_path: Path) -> Reader:
 
 @pytest.mark.process
 def test_an_order_is_paid_by_a_worker_and_a_refused_one_leaves_no_job(reader: Reader) -> None:
-    [_, [export], prepare, [serve], [work]] = COMMANDS
+    [_, _, [export], prepare, [serve], [work]] = COMMANDS
     port = str(free_port())
     site = f"http://127.0.0.1:{port}/"
     reader.export(export)
@@ -112,11 +115,25 @@ def test_an_order_is_paid_by_a_worker_and_a_refused_one_leaves_no_job(reader: Re
             until(lambda: '"SUCCEEDED"' in reader.see(shown))
         assert reader.see(shown) == '{"seat": 7, "paid": true, "job": "SUCCEEDED", "attempt": 1}'
         assert "seat 7: paid" in reader.see(site)
-    assert reader.jobs() == [("shop.charge", "SUCCEEDED")]
+        with psycopg.connect(reader.url) as connection:
+            assert prune_jobs(connection, Retention(timedelta(0)), scope=Scope.any()).jobs == 1
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            reader.see(shown)
+
+
+@pytest.mark.process
+def test_the_embedded_server_of_the_page_takes_the_project(reader: Reader, tmp_path: Path) -> None:
+    [_, embedded, [export], [migrate, _], *_] = COMMANDS
+    kept = {name: value for name, value in reader.environment.items() if not name.startswith("PG")}
+    reader.environment = kept | {"RUNLEDGER_HOME": str(tmp_path / "home")}
+    try:
+        reader.run("bash", "-e", "-c", "\n".join([*embedded, export, migrate, "python manage.py migrate --check"]))
+    finally:
+        reader.run("runledger", "db", "stop")
 
 
 def test_the_other_code_of_the_page_runs_in_the_project(reader: Reader) -> None:
-    [_, [export], [migrate, check], *_] = COMMANDS
+    [_, _, [export], [migrate, check], *_] = COMMANDS
     [cancel, tasks] = PIECES
     reader.export(export)
     reader.run(*migrate.split())
@@ -131,7 +148,7 @@ def test_the_other_code_of_the_page_runs_in_the_project(reader: Reader) -> None:
 
 
 def test_migrations_of_the_example_are_those_of_its_models(reader: Reader) -> None:
-    reader.export(COMMANDS[1][0])
+    reader.export(COMMANDS[2][0])
     reader.run("python", "manage.py", "makemigrations", "--check", "--dry-run")
 
 

@@ -13,11 +13,14 @@ import urllib.request
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from runledger import Retention, Scope, prune_jobs
 from runledger.testing import databases
 
 ROOT = Path(__file__).parents[3]
@@ -63,6 +66,10 @@ def test_the_commands_of_the_page_do_what_it_says(clean_environment: Path, serve
             show = answer.geturl()
             done = _until_answered(lambda: _done(show))
             assert done == {"name": "poem.txt", "words": 4, "job": "SUCCEEDED", "attempt": 1}
+            with psycopg.connect(url) as connection:
+                assert prune_jobs(connection, Retention(timedelta(0)), scope=Scope.any()).jobs == 1
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(show, timeout=10)
 
 
 def test_the_page_shows_the_example() -> None:

@@ -2,10 +2,10 @@
 
 from django import forms
 from django.db import IntegrityError, transaction
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
-from runledger import Scope, get_job
+from runledger import JobNotFound, Scope, get_job
 from runledger.contrib.django import enqueue, ledger_connection
 from shop.jobs import charge
 from shop.models import Order
@@ -31,5 +31,8 @@ def orders(request: HttpRequest) -> HttpResponse:
 
 def order(request: HttpRequest, order_id: int) -> JsonResponse:
     found = get_object_or_404(Order, pk=order_id)
-    job = get_job(ledger_connection(), found.job_id, scope=Scope.any())
+    try:
+        job = get_job(ledger_connection(), found.job_id, scope=Scope.any())
+    except JobNotFound:  # pruned since
+        raise Http404("this job is not kept any more") from None
     return JsonResponse({"seat": found.seat, "paid": found.is_paid, "job": job.status, "attempt": job.attempt})
