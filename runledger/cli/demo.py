@@ -1,5 +1,6 @@
 """``runledger demo``: the demonstration, told on standard error, its figures on standard output."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -88,12 +89,13 @@ def _show(report: Report, *, is_json: bool) -> None:
         click.echo(err=True)
         _print_figures(report)
         click.echo(err=True)
-        _say_where_to_look(report)
     if report.differences:
         complain(Complaint("demo.wrong_result", "; ".join(report.differences)), is_json=is_json)
     elif not is_json:
         verdict = click.style("Right:", fg="green")
         click.echo(f"{verdict} every result equals the plain computation, and was written exactly once", err=True)
+    if not is_json:
+        _say_where_to_look(report)
 
 
 def _print_figures(report: Report) -> None:
@@ -115,7 +117,7 @@ def _print_figures(report: Report) -> None:
 
 def _say_where_to_look(report: Report) -> None:
     if report.database_url is None:
-        click.echo("`demo --keep` leaves the database running, to look around", err=True)
+        click.echo(f"`{_how_to_keep()}` leaves the database running, to look around", err=True)
         return
     program = _program()
     home = shlex.quote(str(demo_home().parent))
@@ -128,6 +130,11 @@ def _say_where_to_look(report: Report) -> None:
         f"RUNLEDGER_HOME={home} {program} db stop",
     ):
         click.echo(f"  {line}", err=True)
+
+
+def _how_to_keep() -> str:
+    """What to type instead, to whom make is known as the way in."""
+    return "make demo ARGS=--keep" if "MAKELEVEL" in os.environ else f"{PROGRAM} demo --keep"
 
 
 def _program() -> str:

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from runledger import Attempt, DeadLetter, Job, JobStage, JobStatus, Outcome
+from runledger.cli.demo import _show
 from runledger.demo.check import MOST_DIFFERENCES, Observation, differences
 from runledger.demo.extraction import extract
 from runledger.demo.long_text import STEPS, LongText, read_through
@@ -252,6 +253,26 @@ class TestCheck:
         assert make_report(plan, seen, trouble=[], database_url=None).is_correct
         assert not make_report(plan, short, trouble=[], database_url=None).is_correct
         assert not make_report(plan, seen, trouble=["the worker command failed"], database_url=None).is_correct
+
+    def test_the_verdict_comes_first_and_then_what_to_type(
+        self, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.delenv("MAKELEVEL", raising=False)
+
+        _show(make_report(plan, as_it_should_be(plan), trouble=[], database_url=None), is_json=False)
+
+        *_, verdict, advice = capsys.readouterr().err.splitlines()
+        assert verdict.startswith("Right: ")
+        assert advice == "`runledger demo --keep` leaves the database running, to look around"
+
+    def test_under_make_the_advice_is_for_make(
+        self, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("MAKELEVEL", "1")
+
+        _show(make_report(plan, as_it_should_be(plan), trouble=[], database_url=None), is_json=False)
+
+        assert "`make demo ARGS=--keep` leaves" in capsys.readouterr().err
 
 
 def run_command(directory: Path, home: Path, *, setup: str = "") -> "subprocess.CompletedProcess[str]":
