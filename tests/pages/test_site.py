@@ -53,6 +53,13 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert anchor in _anchors(file), f"{page.name} links to {target or ''}#{anchor}"
 
 
+def test_every_test_that_the_features_name_exists() -> None:
+    named = re.findall(r"`(tests/[\w./]+)`", (DOCS / "reference" / "features.md").read_text())
+
+    assert len(named) > 60
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
