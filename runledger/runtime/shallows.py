@@ -7,6 +7,7 @@ of the line tells whether that is the reason; only then do claims start at water
 import time
 from collections.abc import Sequence
 
+from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.waterlines import NO_WATERLINES, Waterlines, find_waterlines
 from runledger.runtime.link import DatabaseLink
 
@@ -15,6 +16,7 @@ SLOW_LOOK_SECONDS = 0.005
 RAISE_EVERY_SECONDS = 0.5
 LOOK_EVERY_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 30.0
+MUCH_QUICKER = 4.0
 SHARE_OF_TIME = 1 / 50
 """Looks at the whole line take no more of a worker's time than this."""
 
@@ -48,8 +50,16 @@ class Shallows:
     def _look(self, began_at: float) -> None:
         with self._link.autocommit() as ledger:
             found = find_waterlines(ledger, self._job_types)
-        ended_at = time.monotonic()
-        seconds = ended_at - began_at
-        self._waterlines = found if seconds > SLOW_LOOK_SECONDS else NO_WATERLINES
+            ended_at = time.monotonic()
+            seconds = ended_at - began_at
+            is_deep = seconds > SLOW_LOOK_SECONDS and self._is_quicker_from(ledger, found, seconds)
+        self._waterlines = found if is_deep else NO_WATERLINES
         self._raise_at = ended_at + RAISE_EVERY_SECONDS
         self._look_at = ended_at + min(LONGEST_WAIT_SECONDS, max(LOOK_EVERY_SECONDS, seconds / SHARE_OF_TIME))
+
+    def _is_quicker_from(self, ledger: LedgerConnection, waterlines: Waterlines, seconds: float) -> bool:
+        """Whether dead rows at the head are why a look took ``seconds``, and not a machine that is busy: then a look
+        that starts above them is much quicker."""
+        began_at = time.monotonic()
+        find_waterlines(ledger, self._job_types, start=waterlines)
+        return (time.monotonic() - began_at) * MUCH_QUICKER < seconds

@@ -14,10 +14,10 @@ HIGHER = {"a": "2026-01-02 00:00:00+00"}
 
 
 class Database:
-    """Answers in as many seconds as it is told, on a clock of its own, and notes where it was asked to start."""
+    """Answers in as many seconds as it is told, fewer above the line, on a clock of its own; notes where to start."""
 
     def __init__(self) -> None:
-        self.now, self.seconds = 1_000.0, 0.0
+        self.now, self.seconds, self.seconds_above = 1_000.0, 0.0, 0.0
         self.starts: list[Any] = []
 
     def monotonic(self) -> float:
@@ -27,9 +27,13 @@ class Database:
     def autocommit(self) -> Iterator[None]:
         yield
 
+    @property
+    def whole_looks(self) -> int:
+        return self.starts.count(None)
+
     def find(self, ledger: Any, job_types: Any, *, start: Any = None) -> dict[str, str]:
         self.starts.append(start)
-        self.now += self.seconds
+        self.now += self.seconds if start is None else self.seconds_above
         return LINE if start is None else HIGHER
 
 
@@ -67,6 +71,13 @@ def test_a_slow_look_makes_claims_start_at_waterlines_that_rise(one, database) -
     assert one.waterlines() == LINE
     database.now += 0.2
     assert one.waterlines() == HIGHER
+    assert database.starts == [None, LINE, LINE]
+
+
+def test_a_machine_on_which_every_look_is_slow_claims_from_the_head_of_the_line(one, database) -> None:
+    one.learn(1.0)
+    database.seconds, database.seconds_above = 0.030, 0.020
+    assert one.waterlines() == {}
     assert database.starts == [None, LINE]
 
 
@@ -77,7 +88,7 @@ def test_the_whole_line_is_looked_at_again_and_waterlines_are_given_up_when_that
     one.learn(0.001)
     database.now += shallows.LOOK_EVERY_SECONDS
     assert one.waterlines() == LINE
-    assert database.starts == [None, None]
+    assert database.whole_looks == 2
     database.seconds = 0.001
     database.now += shallows.LOOK_EVERY_SECONDS
     assert one.waterlines() == {}
@@ -91,11 +102,11 @@ def test_looks_take_a_fiftieth_of_the_time_and_never_wait_for_longer_than_half_a
         database.now += pause
         one._raise_at = float("inf")
         one.waterlines()
-        assert len(database.starts) == looks
+        assert database.whole_looks == looks
     database.seconds = 5.0
     database.now += 11
     one.waterlines()
     database.now += shallows.LONGEST_WAIT_SECONDS
     one._raise_at = float("inf")
     one.waterlines()
-    assert len(database.starts) == 4
+    assert database.whole_looks == 4
