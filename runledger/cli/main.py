@@ -148,7 +148,8 @@ def run(arguments: list[str], embedding: "Embedding | None" = None) -> int:
 def _invoke(arguments: list[str], embedding: "Embedding | None") -> int:
     is_json = "--json" in arguments
     try:
-        with root.make_context(PROGRAM, arguments, obj=embedding) as context:
+        program = PROGRAM if embedding is None else embedding.program
+        with root.make_context(program, arguments, obj=embedding) as context:
             root.invoke(context)
         return ExitCode.DONE
     except click.exceptions.Exit as end:

@@ -36,12 +36,14 @@ APP_EXAMPLE = "-A/--app MODULE:ATTR, for example --app myapp.jobs:catalog, or RU
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What a program that contains this command line knows without being told. The command line and our own variables
-    win over it; DATABASE_URL does not, because the program has read that for itself."""
+    """What a program that contains this command line knows without being told, and how people call us there. The
+    command line and our own variables win over it; DATABASE_URL does not, because the program has read that for itself.
+    """
 
     app: str
     database_url: str
     schema: str
+    program: str
 
 
 @dataclass(frozen=True, slots=True)

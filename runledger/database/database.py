@@ -178,7 +178,9 @@ def connect(conninfo: str, target: str, *, timeout_seconds: float | None = None)
             driver.close()
         translated = error_for(error)
         raise DatabaseUnavailable(
-            f"{target}: {translated}", internal_message=translated.internal_message, hint="check the database URL"
+            f"{target}: {translated}",
+            internal_message=translated.internal_message,
+            hint="check the URL, or the settings, that name it",
         ) from None
     return driver
 

@@ -22,6 +22,7 @@ from runledger.postgres.tables import runledger_migration_history
 
 OLDEST_SERVER = 140000
 MIGRATION_LOCK = 0x72756E6C
+MIGRATE_HINT = "run `runledger migrate` (Django: `manage.py migrate`)"
 """The key of the advisory lock that one migrator at a time holds; spells ``runl``."""
 
 RELIED_ON_CONSTRAINTS = ("ck_job_queue_idempotency_enqueue_request", "ck_workflow_runs_idempotency_enqueue_request")
@@ -149,14 +150,12 @@ def check_schema(connection: AnyConnection) -> None:
     ledger = borrow(connection)
     applied = applied_migrations(ledger)
     if not applied:
-        raise errors.SchemaMissing(
-            f"the database has no Runledger schema {ledger.schema!r}", hint="run `runledger migrate`"
-        )
+        raise errors.SchemaMissing(f"the database has no Runledger schema {ledger.schema!r}", hint=MIGRATE_HINT)
     pending = pending_migrations(bundled_migrations(), applied)
     if pending:
         raise errors.SchemaBehind(
             f"{len(pending)} migrations are not applied, the first is {pending[0].version}_{pending[0].name}",
-            hint="run `runledger migrate`",
+            hint=MIGRATE_HINT,
         )
     validated = {row[0] for row in ledger.fetch(SELECT_VALIDATED, {"schema": ledger.schema})}
     for constraint in RELIED_ON_CONSTRAINTS:

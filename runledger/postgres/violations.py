@@ -32,6 +32,7 @@ _BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
     "job_schedules_job_type_fkey": (errors.DefinitionNotFound, "no definition of this job type is stored"),
 }
 
+_MIGRATE = "run `runledger migrate` (Django: `manage.py migrate`)"
 _BY_SQLSTATE: Mapping[str, tuple[type[RunledgerError], str]] = {
     "23505": (errors.UniqueViolation, "a row with this identity already exists"),
     "23503": (errors.RelatedResourceMissing, "something this row refers to does not exist"),
@@ -46,11 +47,11 @@ _BY_SQLSTATE: Mapping[str, tuple[type[RunledgerError], str]] = {
     "55P03": (errors.LockNotAvailable, "a lock was not granted in time; nothing was written"),
     "40001": (errors.SerializationFailure, "concurrent transactions collided; run the transaction again"),
     "40P01": (errors.SerializationFailure, "concurrent transactions collided; run the transaction again"),
-    "42P01": (errors.SchemaMissing, "the tables of Runledger are not there; run `runledger migrate`"),
-    "3F000": (errors.SchemaMissing, "the schema of Runledger is not there; run `runledger migrate`"),
-    "42703": (errors.SchemaBehind, "a column is missing; run `runledger migrate`"),
-    "42704": (errors.SchemaBehind, "a type is missing; run `runledger migrate`"),
-    "42883": (errors.SchemaBehind, "a function is missing; run `runledger migrate`"),
+    "42P01": (errors.SchemaMissing, f"the tables of Runledger are not there; {_MIGRATE}"),
+    "3F000": (errors.SchemaMissing, f"the schema of Runledger is not there; {_MIGRATE}"),
+    "42703": (errors.SchemaBehind, f"a column is missing; {_MIGRATE}"),
+    "42704": (errors.SchemaBehind, f"a type is missing; {_MIGRATE}"),
+    "42883": (errors.SchemaBehind, f"a function is missing; {_MIGRATE}"),
     "53300": (errors.DatabaseUnavailable, "the database accepts no more connections"),
     "28P01": (errors.DatabaseUnavailable, "the database refused the password"),
     "28000": (errors.DatabaseUnavailable, "the database refused the role"),

@@ -123,7 +123,9 @@ def test_our_variables_win_over_the_settings_and_database_url_does_not(shop: Pro
 def test_options_of_django_stand_anywhere(shop: Project) -> None:
     os.rename(shop.folder / "settings.py", shop.folder / "production.py")
 
-    assert "newest first" in shop.run("runledger", "job", "list", "--settings", "production", "--help").stdout
+    help_ = shop.run("runledger", "job", "list", "--settings", "production", "--help").stdout
+    assert help_.startswith("Usage: manage.py runledger job list")
+    assert "newest first" in help_
     assert shop.run("runledger", "migrate", "--check", "--settings=production").returncode == 0
 
 

@@ -14,6 +14,8 @@ from runledger.contrib.django.configuration import configuration
 from runledger.contrib.django.connections import close_before_fork, database_conninfo
 from runledger.core.errors import InvalidConfiguration
 
+PROGRAM = "manage.py runledger"
+
 
 class Command(BaseCommand):
     """Passes everything on, but for the two options that Django takes before any command."""
@@ -53,7 +55,7 @@ class Command(BaseCommand):
 def _run(arguments: list[str]) -> int:
     """The exit code. Raises ImproperlyConfigured or InvalidConfiguration for settings that are wrong."""
     configured = configuration()
-    embedding = Embedding(configured.APP, database_conninfo(configured.DATABASE), configured.SCHEMA)
+    embedding = Embedding(configured.APP, database_conninfo(configured.DATABASE), configured.SCHEMA, PROGRAM)
     close_before_fork()
     return run(arguments, embedding)
 
