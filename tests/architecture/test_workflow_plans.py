@@ -14,9 +14,10 @@ from runledger.postgres.settle import SETTLE_SUCCEEDED
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.workflow_cascade import SELECT_OPEN_EDGES
 from runledger.postgres.workflow_explain import EXPLAIN_RUN, EXPLAIN_STEP
+from runledger.postgres.workflow_gates import LIST_OPEN_GATES, SELECT_MISSING_PATH
 from runledger.postgres.workflow_inputs import SELECT_INPUTS
 from runledger.postgres.workflow_locks import LOCK_RUNS
-from runledger.postgres.workflow_rerun import RERUN, SELECT_SOURCE
+from runledger.postgres.workflow_rerun import RERUN, SELECT_NAMED, SELECT_SOURCE
 from runledger.postgres.workflow_runs import enqueue_workflow_run
 from runledger.postgres.workflow_steps import ADVANCE_JOBS, ADVANCE_STEPS, RELEASE_FREE
 
@@ -102,7 +103,8 @@ def _parameters(connection: Connection, name: str) -> Parameters:
         "jobs": {"job_ids": _ids(connection, SOME_JOBS), "schema": "runledger"},
         "steps": {"step_ids": _ids(connection, A_STEP), "schema": "runledger"},
         "free": {"run_id": run_id, "schema": "runledger"},
-        "run": {"run_id": run_id, "reason": None, "step_key": str(LENGTH)} | ANYWHERE,
+        "gate": {"step_id": _ids(connection, A_STEP)[0], "step_key": "1", "output": None},
+        "run": {"run_id": run_id, "reason": None, "step_key": str(LENGTH), "also": ["1"]} | ANYWHERE,
     }[name]
 
 
@@ -116,6 +118,9 @@ def _parameters(connection: Connection, name: str) -> Parameters:
         (RELEASE_FREE, "free"),
         (SELECT_SOURCE, "run"),
         (RERUN, "run"),
+        (SELECT_NAMED, "run"),
+        (SELECT_MISSING_PATH, "gate"),
+        (LIST_OPEN_GATES, "run"),
         (EXPLAIN_STEP, "run"),
         (EXPLAIN_RUN, "run"),
     ],
