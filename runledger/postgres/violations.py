@@ -68,6 +68,7 @@ _BY_PHRASE: Mapping[str, str] = {
     "no more connections": "the database accepts no more connections",
     "remaining connection slots": "the database accepts no more connections",
     "Connection refused": "no server listens there",
+    "Is the server running": "no server listens there",
     "could not translate host name": "the host name is not known",
     "failed to resolve host": "the host name is not known",
     "timeout expired": "the server did not answer in time",
@@ -88,7 +89,9 @@ def error_for(driver_error: BaseException) -> RunledgerError:
     diagnostics = getattr(original, "diag", None)
     constraint: str = getattr(diagnostics, "constraint_name", None) or ""
     primary: str = getattr(diagnostics, "message_primary", None) or str(original)
-    detail = f"{type(original).__name__} sqlstate={sqlstate} constraint={constraint}: {primary}"
+    named = {"sqlstate": sqlstate, "constraint": constraint}
+    places = "".join(f" {name}={value}" for name, value in named.items() if value)
+    detail = f"{type(original).__name__}{places}: {' '.join(primary.split())}"
     if constraint in _BY_CONSTRAINT:
         error_class, message = _BY_CONSTRAINT[constraint]
     elif sqlstate in _BY_SQLSTATE:

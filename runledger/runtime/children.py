@@ -110,6 +110,12 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """The whole process group gets the signal, so that what a handler started does not outlive its worker."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
 def count_threads() -> int:
     try:
         return len(os.listdir("/proc/self/task"))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from runledger.database.settings import count_hosts
-from runledger.runtime.children import EXIT_CONFIGURATION, Child, resident_mb, spawn
+from runledger.runtime.children import EXIT_CONFIGURATION, Child, resident_mb, signal_group, spawn
 from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import ObituaryPost, write_obituary
@@ -83,6 +83,11 @@ class Fleet:
         return all(slot.state in READY for slot in self._host.slots)
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether every slot has a worker that the database has answered."""
+        return self.is_ready and all(slot.is_prepared for slot in self._host.slots)
+
+    @property
     def has_told_everything(self) -> bool:
         """Whether the keeper's pipe has taken every obituary."""
         return self._post.has_told_everything
@@ -146,7 +151,7 @@ class Fleet:
         """The set-up is wrong. A worker that meanwhile cannot start is tried again as long as another one of the host
         is ready; everything else ends the host."""
         reason = self._reasons.take() or f"the {child.role} ended with {EXIT_CONFIGURATION}"
-        if child.role == WORKER and any(slot.state in READY for slot in self._host.slots):
+        if child.role == WORKER and any(slot.state in READY and slot.is_prepared for slot in self._host.slots):
             self._replacement.stop()
             for slot in self._host.slots:
                 slot.ask_to_leave(False)
@@ -241,11 +246,8 @@ class Fleet:
             log(logging.ERROR, "workers.not_replaced", reason=reason)
             return
         self._starts.forgive(WORKER)
-        count = self._replacement.begin()
-        if self._host.is_preloaded:
-            log(logging.WARNING, "workers.replacing", count=count, hint=OLD_CODE_HINT)
-        else:
-            log(logging.INFO, "workers.replacing", count=count)
+        level, hint = (logging.WARNING, OLD_CODE_HINT) if self._host.is_preloaded else (logging.INFO, None)
+        log(level, "workers.replacing", count=self._replacement.begin(), hint=hint)
 
     def recycle(self) -> None:
         """Workers that served enough jobs or grew too large are asked to leave, and those whose turn it is to be
@@ -342,9 +344,3 @@ class Fleet:
     def _slot_of(self, child: Child) -> Slot:
         assert child.slot_index is not None, "only workers have a slot"
         return self._host.slots[child.slot_index]
-
-
-def signal_group(pid: int, number: signal.Signals) -> None:
-    """The whole process group gets the signal, so that what a handler started does not outlive its worker."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

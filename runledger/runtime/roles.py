@@ -119,22 +119,23 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
         _warn_of_idle_queues(catalog, host.queues)
     link = _link(host, f"worker-{slot.index}")
     tally = None if host.health_address is None else Tally(host.tallies, slot.index)
+    own_id = worker_id(host.host_id, slot.index, slot.incarnation)
     worker = Worker(
         catalog,
         link,
         slot,
         Interrupts(slot),
-        worker_id=worker_id(host.host_id, slot.index, slot.incarnation),
+        worker_id=own_id,
         config=host.config,
         queues=host.queues,
         is_draining=host.is_draining,
         with_sync=host.with_sync,
         tally=tally,
         table=host.table,
+        on_prepared=lambda: log(logging.INFO, "worker.ready", worker_id=own_id),
     )
     host.board.write(slot.index, catalog.job_types)
     slot.turn(SlotState.IDLE, time.monotonic_ns())
-    log(logging.INFO, "worker.ready", worker_id=worker_id(host.host_id, slot.index, slot.incarnation))
     worker.watch_stop(lambda: signal.SIGTERM in signals.seen)
     wake_read = host.wake_reads[slot.index]
 

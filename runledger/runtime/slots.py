@@ -41,6 +41,7 @@ class _Word(IntEnum):
     SPAWNED_AT = 14
     QUIET = 15
     FITTED = 16
+    PREPARED = 17
 
 
 class Slot:
@@ -81,6 +82,10 @@ class Slot:
     def set_quiet(self, is_quiet: bool, /) -> None:
         """A quiet worker claims nothing and goes on living."""
         self._set(_Word.QUIET, int(is_quiet))
+
+    def set_prepared(self) -> None:
+        """The database has answered, and the schema fits."""
+        self._set(_Word.PREPARED, 1)
 
     def interrupt(self, token: int) -> None:
         """The attempt with this token counts no more; its handler is to be interrupted."""
@@ -185,6 +190,10 @@ class Slot:
     @property
     def has_fitted(self) -> bool:
         return self._get(_Word.FITTED) == 1
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._get(_Word.PREPARED) == 1
 
     def tokens(self) -> tuple[list[int], list[int]]:
         """The leases whose handlers have begun, the running one included, and those whose have not."""

@@ -111,6 +111,7 @@ class Supervisor:
         self._reason: str | None = None
         self._manager = ServiceManager()
         self._is_announced = False
+        self._is_prepared = False
 
     # -- the loop -------------------------------------------------------------------------------------------
 
@@ -161,9 +162,13 @@ class Supervisor:
         return len(self._fleet) > 0 or self._phase is Phase.RUNNING
 
     def _announce_when_ready(self) -> None:
+        """The service manager hears of it once the app is imported: it must not restart a host whose database is away.
+        People hear of it when the database has answered as well."""
         if not self._is_announced and self._fleet.is_ready:
             self._is_announced = True
             self._manager.tell(READY=1, MAINPID=os.getpid(), STATUS="working")
+        if not self._is_prepared and self._fleet.is_prepared:
+            self._is_prepared = True
             log(logging.INFO, "supervisor.ready")
 
     def _stop_if_pointless(self) -> None:

@@ -53,6 +53,7 @@ class Worker:
         with_sync: bool = True,
         tally: Tally | None = None,
         table: SlotTable | None = None,
+        on_prepared: Callable[[], None] | None = None,
     ) -> None:
         self._catalog = catalog
         self._table = SlotTable(0) if table is None else table
@@ -62,6 +63,7 @@ class Worker:
         self._is_draining = is_draining
         self._with_sync = with_sync
         self._is_prepared = False
+        self._on_prepared = on_prepared
         self._job_types = catalog.job_types
         self._outbox = Outbox(config.settle_delay_seconds)
         self._tally = tally
@@ -145,6 +147,9 @@ class Worker:
                 if changed:
                     log(logging.INFO, "schedules.synchronised", names=",".join(changed))
         self._is_prepared = True
+        self._slot.set_prepared()
+        if self._on_prepared is not None:
+            self._on_prepared()
 
     def _idle(self) -> float | None:
         if self.is_stopping or (self._is_draining and self._is_drained()):

@@ -72,6 +72,7 @@ def test_each_refusal_has_its_error(connection, query, error):
 
     assert type(translated) is error
     assert refused.value.sqlstate in translated.internal_message
+    assert "= " not in translated.internal_message
 
 
 @pytest.mark.parametrize(

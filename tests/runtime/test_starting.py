@@ -85,6 +85,8 @@ def test_a_host_waits_for_a_database_that_is_not_there_yet(
             job_id = late.one("work")
             assert late.wait_for_end(job_id).status is JobStatus.SUCCEEDED
             late.close()
+            host.wait_for_event("worker.ready")
+            host.wait_for_event("supervisor.ready")
             assert host.events("process.died") == []
             assert host.stop() == 0
         finally:
@@ -94,8 +96,11 @@ def test_a_host_waits_for_a_database_that_is_not_there_yet(
 def test_a_host_without_its_database_still_stops_when_told_to(start_host: StartHost, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
-    host = start_host(url=f"postgresql://postgres@/postgres?host={quote(str(nowhere), safe='')}").ready()
-    host.wait_for_event("tick.failed", 3)
+    host = start_host(url=f"postgresql://postgres@/postgres?host={quote(str(nowhere), safe='')}")
+    host.wait_for_event("tick.failed", 6)
+    assert host.events("worker.ready") + host.events("supervisor.ready") == []
+    assert {said["error"] for said in host.events("tick.failed")} == {"local socket/postgres: no server listens there"}
+    assert [said for said in host.events("tick.failed") if "\\n" in said["detail"] or "= " in said["detail"]] == []
 
     assert host.stop() == 0
 
