@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -167,3 +168,23 @@ def test_call_command_says_so_too(tmp_path: Path) -> None:
         """
     )
     assert said == "78 the Django database 'default' is not PostgreSQL"
+
+
+@pytest.mark.process
+def test_a_hangup_under_manage_py_says_that_it_brings_no_new_code(
+    shop: Project, started: Callable[..., "subprocess.Popen[bytes]"]
+) -> None:
+    worker = started(shop, "-p", "1", "--poll-interval", "50ms")
+    log = shop.folder / "process.log"
+    wait_for_text(log, "worker.ready")
+
+    worker.send_signal(signal.SIGHUP)
+
+    wait_for_text(log, "for new code start the host anew")
+
+
+def wait_for_text(path: Path, text: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while text not in path.read_text():
+        assert time.monotonic() < deadline, path.read_text()
+        time.sleep(0.05)
