@@ -101,8 +101,6 @@ class Fleet:
         deadlines = [(slot.hard_deadline - now) / 1e9 for slot in self._host.slots if slot.hard_deadline]
         return max(0.005, min([longest, *deadlines, *self._starts.pauses()]))
 
-    # -- bury -----------------------------------------------------------------------------------------------
-
     def bury_the_dead(self) -> None:
         """Every child that has ended is reaped, and the keeper learns which leases it left behind."""
         for pid in list(self._children):
@@ -172,8 +170,6 @@ class Fleet:
         self._post.add(obituary)
         signal_group(child.pid, signal.SIGKILL)
 
-    # -- kill -----------------------------------------------------------------------------------------------
-
     def kill_the_overdue(self) -> None:
         """SIGKILL to the process group of every worker that is past its job's timeout and grace, that did not become
         ready in time, whose loop stands still, or that outgrew its memory; and to every other child that gives no sign
@@ -219,8 +215,6 @@ class Fleet:
             return False
         allowed = WEDGED_SECONDS + self._longest_wait_seconds + self._config.poll_interval_seconds * 16
         return now - slot.turn_at > allowed * 1_000_000_000
-
-    # -- replace --------------------------------------------------------------------------------------------
 
     def replace_workers(self) -> None:
         """A canary finds out whether a fresh worker could do its work; if so, every worker of that moment is replaced,
@@ -285,8 +279,6 @@ class Fleet:
         with contextlib.suppress(BlockingIOError):
             os.write(self._host.wake_writes[slot.index], b"w")
 
-    # -- start ----------------------------------------------------------------------------------------------
-
     def start_what_is_missing(self) -> None:
         """Keeper, reaper, scheduler and a worker in every slot run, unless a start is held back after fast deaths."""
         self.start_a_missing_keeper()
@@ -324,8 +316,6 @@ class Fleet:
         if slot is not None:
             slot.set_pid(child.pid)
         log(logging.INFO, "process.started", role=role, pid=child.pid, slot=child.slot_index)
-
-    # -- stop -----------------------------------------------------------------------------------------------
 
     def signal(self, number: signal.Signals, *roles: str) -> None:
         """Every child of these roles gets the signal."""

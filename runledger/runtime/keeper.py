@@ -100,8 +100,6 @@ class Keeper:
     def worker_id(self, slot: Slot) -> str:
         return worker_id(self._host_id, slot.index, slot.incarnation)
 
-    # -- the dead -------------------------------------------------------------------------------------------
-
     def _settle_the_dead(self) -> None:
         self._read_obituaries()
         while self._dead:
@@ -174,8 +172,6 @@ class Keeper:
         self._settle_the_dead()
         self._registry.withdraw()
 
-    # -- the living -----------------------------------------------------------------------------------------
-
     def _living(self) -> list[Slot]:
         return [slot for slot in self._slots if slot.pid and slot.state > SlotState.BOOTING]
 
@@ -233,8 +229,6 @@ class Keeper:
             settle_jobs(ledger, ends)
         self._given_back.update(tokens)
         self._wake_ups.wake_idle()
-
-    # -- what is due ----------------------------------------------------------------------------------------
 
     def _promote(self, now: float) -> None:
         with self._link.autocommit() as ledger:

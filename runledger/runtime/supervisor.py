@@ -113,8 +113,6 @@ class Supervisor:
         self._is_announced = False
         self._is_prepared = False
 
-    # -- the loop -------------------------------------------------------------------------------------------
-
     def run_until_shutdown(self) -> int:
         """Returns when every child has ended; answers with the exit status. Call it in the main thread."""
         configure_logs(*self._log)
@@ -182,8 +180,6 @@ class Supervisor:
         elif self._host.is_draining and self._fleet.is_drained:
             self._stop("the queue is drained")
 
-    # -- signals --------------------------------------------------------------------------------------------
-
     def _on_stop_request(self) -> None:
         """Once: stop claiming, finish what runs. Twice: interrupt what runs. Thrice: kill it."""
         self._stop_requests += 1
@@ -231,8 +227,6 @@ class Supervisor:
                 jobs_done=slot.jobs_done,
                 running_token=slot.running_token or None,
             )
-
-    # -- the end --------------------------------------------------------------------------------------------
 
     def _stop(self, reason: str) -> None:
         if self._phase is not Phase.RUNNING:

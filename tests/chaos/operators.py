@@ -98,8 +98,6 @@ class Operator(threading.Thread):
     def close(self) -> None:
         self._line.close()
 
-    # -- runs -----------------------------------------------------------------------------------------------
-
     def _enqueue_run(self) -> None:
         """Asks again under the same key until it is told an id."""
         self._runs += 1
@@ -166,8 +164,6 @@ class Operator(threading.Thread):
         if self._do("cancel run", cancel, run=run_id) is not Told.NOT_DONE:
             self._witness.endings.setdefault(run_id, set()).add("CANCELED")
 
-    # -- jobs -----------------------------------------------------------------------------------------------
-
     def _cancel_job(self) -> None:
         job_id = self._one_of(SOME_UNFINISHED)
         if job_id is None:
@@ -206,8 +202,6 @@ class Operator(threading.Thread):
         if not isinstance(asked.error, (UnavailableError, NotFoundError, ConflictError, NoneType)):
             self._witness.surprise(what, asked.error)
         return asked.told
-
-    # -- looking --------------------------------------------------------------------------------------------
 
     def _look(self, query: str, *parameters: object) -> list[Any]:
         return ask(self._line, lambda connection: connection.execute(query, parameters).fetchall()).answer or []

@@ -34,9 +34,6 @@ def own_database(server_url: str, database_template: str) -> Iterator[str]:
         yield url
 
 
-# -- the soak ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.process
 def test_nothing_is_lost_or_done_twice_whatever_is_broken(tmp_path: Path) -> None:
     wanted = Plan(SMOKE_SEED, kills=8, mean_pause_seconds=0.7, check_every_seconds=2.0)
@@ -79,9 +76,6 @@ def test_failovers_and_poolers_change_nothing_else_that_a_seed_says(monkeypatch:
 
     assert len(without) < len(whole)
     assert [one for one in whole if one.kind not in (Kind.FAILOVER, Kind.POOLER)] == without
-
-
-# -- the soak can fail ------------------------------------------------------------------------------------
 
 
 @pytest.mark.process

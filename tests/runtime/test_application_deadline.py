@@ -123,9 +123,6 @@ def test_a_timeout_that_is_none_is_refused(database_url: str, nonsense: Any) -> 
         Ledger(database_url, timeout_seconds=nonsense)
 
 
-# -- a server that is there and does nothing -----------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[CrashingServer]:
     with contextlib.ExitStack() as stack:

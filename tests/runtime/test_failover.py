@@ -74,9 +74,6 @@ def claim(connection: Connection, count: int, worker_id: str = "early") -> dict[
     return {one.job_id: one.lease_token for one in claimed}
 
 
-# -- the fence -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("drawn_before", [0, 1, LOGGED_AHEAD - 1, LOGGED_AHEAD])
 def test_a_token_that_somebody_holds_is_never_given_again_by_the_promoted_standby(
     server: ReplicatedServer, drawn_before: int
@@ -128,9 +125,6 @@ def test_a_standby_that_was_not_waited_for_gives_tokens_again(server: Replicated
         later = claim(connection, LOGGED_AHEAD, "late")
     assert set(later.values()) & set(told.values())
     assert not set(later) & set(told)
-
-
-# -- what somebody was told ----------------------------------------------------------------------------------
 
 
 def ask_for_a_job(connection: Connection) -> Any:
