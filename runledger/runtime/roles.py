@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from runledger.core.catalog import JobCatalog
 from runledger.core.errors import ConfigurationError, InvalidConfiguration, RunledgerError
-from runledger.postgres.migrations import check_schema
 from runledger.runtime.app import idle_queues, load_catalog, queues_of
 from runledger.runtime.children import count_threads, unblock_signals
 from runledger.runtime.config import JobsConfig
+from runledger.runtime.fitness import check_fitness
 from runledger.runtime.health import Health
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper, worker_id
@@ -100,7 +100,7 @@ def live_as_canary(host: Host) -> int:
     with contextlib.closing(_link(host, CANARY)) as link:
         try:
             with link.autocommit() as ledger:
-                check_schema(ledger)
+                check_fitness(ledger, host.table)
         except ConfigurationError:
             raise
         except RunledgerError:

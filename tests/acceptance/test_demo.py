@@ -149,7 +149,9 @@ def as_it_should_be(plan: Plan) -> Observation:
     long = a_job(1_001, "demo.slow", {}, JobStatus.SUCCEEDED, output)
     attempts[missing.job_id] = attempts_of(missing, Outcome.TERMINAL)
     attempts[long.job_id] = attempts_of(long, Outcome.PANICKED, Outcome.SUCCEEDED)
-    letter = DeadLetter(missing.job_id, "demo.digest", None, 1, 1, None, None, missing.payload, None, BEGINNING)
+    letter = DeadLetter(
+        missing.job_id, "demo.digest", None, 1, 1, None, None, missing.payload, None, BEGINNING, missing.status
+    )
     return Observation((*jobs, missing, long), attempts, tuple(rows), (letter,), Kill(pid=1, step=6))
 
 

@@ -1,3 +1,11 @@
 """A worker as an object, as the tests of the processes have it."""
 
-from runtime.conftest import connection, make_bench, open_link, own_signals  # noqa: F401 - fixtures
+from runtime.conftest import (  # noqa: F401 - fixtures
+    connection,
+    link_seconds,
+    link_url,
+    links,
+    make_bench,
+    open_link,
+    own_signals,
+)

@@ -13,7 +13,7 @@ from chaos.app import EFFECT
 from chaos.invariants import ALWAYS, broken
 from chaos.proxy import Proxy
 from runtime.benches import EMPTY_ALL, Bench, KeeperBench
-from runtime.hosts import Connection
+from runtime.hosts import Connection, until
 
 from runledger import JobCatalog, JobContext, JobRequest, Ledger, RetryPolicy, UnavailableError, WorkflowDagBuilder
 from runledger.core.results import Succeeded
@@ -46,6 +46,10 @@ LAPSE = (
 AGE = "UPDATE runledger.job_queue SET created_at = created_at - interval '2 h'"
 DUE = "UPDATE runledger.job_scheduled SET next_run_at = now() - interval '1 s'"
 DUE_SCHEDULES = "SELECT FROM runledger.job_schedules WHERE next_fire_at <= clock_timestamp()"
+LOCKED = """
+    SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database()
+"""
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'runledger%' AND datname = current_database()"
 
 Work = Callable[[], bool]
@@ -165,7 +169,8 @@ def a_scheduler(stage: Stage) -> Work:
     scheduler = Scheduler(stage.open_link("scheduler"), JobsConfig())
 
     def tick() -> bool:
-        """A cut session may keep the scheduler's lock for a moment; then the tick leaves the work to it."""
+        """A cut session may keep the scheduler's lock for a moment, and a tick would leave the work to it."""
+        until(lambda: not stage.connection.execute(LOCKED).fetchall(), what="the end of a session that was cut")
         scheduler.tick()
         return not stage.connection.execute(DUE_SCHEDULES).fetchall()
 

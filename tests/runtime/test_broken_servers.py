@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from runtime.crashing import CrashingServer, crashing_server
 from runtime.hosts import until
 from runtime.networks import through
-from runtime.poolers import Pooler, pooler_before
+from runtime.pooler import Pooler, pooler_before
 from runtime.scenes import IS_WHOLE, REACTION_SECONDS, SCENES, TIMEOUT_SECONDS, Stage, finish, keep_at_it
 
 from runledger import DatabaseUnavailable, Ledger
