@@ -35,8 +35,8 @@ BUSY_JOBS_PER_SECOND = 200.0
 
 MOST_HEARD_PER_SECOND = 200.0
 DEAF_SECONDS = 10.0
-"""A host that hears more than that and stays idle is woken by jobs of types or queues that it does not serve. Each of
-them costs whoever enqueues it, so the host polls for a while; eight clients at once enqueued at half their speed."""
+"""A host that hears so much more than it runs is woken by jobs of types or queues that it does not serve. Each of them
+costs whoever enqueues it, so the host polls for a while; eight clients at once enqueued at half their speed."""
 
 RATE_SECONDS = 1.0
 """The rate is that of the last second."""
@@ -53,7 +53,7 @@ class WakeUps:
         self.look_at = 0.0
         self._announced_at = self._idle_until = 0.0
         self._is_listening = False
-        self._heard, self._heard_since = 0, time.monotonic()
+        self._heard, self._heard_since, self._done_before = 0, time.monotonic(), self._jobs_done()
         self._counts = deque([(time.monotonic(), self._jobs_done())])
 
     def look_when_due(self, now: float) -> None:
@@ -78,6 +78,8 @@ class WakeUps:
             self._heard += heard
             if heard:
                 self.wake_idle()
+            if self._heard > MOST_HEARD_PER_SECOND:
+                self.look_at = 0.0  # not only when the second is over: meanwhile each of them costs somebody
 
     def wake_idle(self) -> None:
         """Every idle worker looks for a job now."""
@@ -112,9 +114,11 @@ class WakeUps:
             self.wake_idle()  # a job may have come before anybody listened
 
     def _hears_too_much(self, now: float) -> bool:
-        heard, seconds = self._heard, now - self._heard_since
-        self._heard, self._heard_since = 0, now
-        return heard > MOST_HEARD_PER_SECOND * max(seconds, RATE_SECONDS)
+        """Whether most of what was heard since the last look was no work for this host."""
+        in_vain = self._heard - (self._jobs_done() - self._done_before)
+        seconds = now - self._heard_since
+        self._heard, self._heard_since, self._done_before = 0, now, self._jobs_done()
+        return in_vain > MOST_HEARD_PER_SECOND * max(seconds, RATE_SECONDS)
 
     def _rate(self, now: float) -> float:
         """Jobs that ended each second on this host, over the last one."""
