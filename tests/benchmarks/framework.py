@@ -23,7 +23,10 @@ DRAIN_TIMEOUT_SECONDS = 120
 START_TIMEOUT_SECONDS = 20
 IDLE_SECONDS = 0.1
 LISTENING = "SELECT 1 FROM runledger.job_listeners WHERE listening_until > now()"
-BUSY_SECONDS = "SELECT extract(epoch FROM max(finished_at) - min(leased_at)) FROM runledger.job_attempts"
+BUSY_SECONDS = """
+SELECT extract(epoch FROM max(finished_at) - min(leased_at)) FROM runledger.job_attempts WHERE worker_id <> 'bench'
+"""
+"""Of the attempts of workers; those of a history that a bench wrote itself have this name."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
