@@ -51,6 +51,7 @@ bench-check: $(DEV_STAMP) ## Fail when the framework fell behind its floor (ARGS
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.check $(ARGS)
 
 bench-growth: $(DEV_STAMP) ## Measure what a job costs as queue, history, types, payloads and graphs grow, and draw it
+	@.ci/install $(VENV) dev,plots
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.growth $(ARGS)
 
 bench-churn: $(DEV_STAMP) ## Two minutes of work beside a transaction that stays open, ours and others
