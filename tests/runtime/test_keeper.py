@@ -432,17 +432,39 @@ def test_a_host_that_hears_much_and_has_nothing_to_do_stops_listening_for_a_whil
     [slot] = bench.slots
     bench.live_in(slot)
     bench.keeper.tick()
-    for _ in range(4):
-        a_job(connection)
-    until(lambda: bench.keeper.tick() is not None and bench.keeper._wake_ups._heard == 4, what="the notifications")
     assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
 
-    looked_at = time.monotonic() + wakeups.RATE_SECONDS
-    bench.keeper._wake_ups.look_when_due(looked_at)
-    assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is None
-    assert bench.keeper._wake_ups.look_at == looked_at + wakeups.DEAF_SECONDS
+    for _ in range(4):
+        a_job(connection)
 
-    bench.keeper._wake_ups.look_when_due(looked_at + wakeups.DEAF_SECONDS)
+    def is_deaf() -> bool:
+        bench.keeper.tick()
+        return connection.execute("SELECT FROM runledger.job_listeners").fetchone() is None
+
+    until(is_deaf, within=wakeups.DEAF_SECONDS / 2, what="the end of listening")
+    bench.keeper._wake_ups.look_when_due(bench.keeper._wake_ups.look_at)
+    assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
+
+
+def test_a_host_that_runs_what_it_hears_goes_on_listening(
+    connection: Connection, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "MOST_HEARD_PER_SECOND", 3.0)
+    bench = make_keeper()
+    [slot] = bench.slots
+    bench.live_in(slot)
+    bench.keeper.tick()
+    for number in range(4):
+        a_job(connection)
+        slot.begin(0, number + 1, 1, 2)
+        slot.end()
+
+    def has_heard_all() -> bool:
+        bench.keeper.tick()
+        return bench.keeper._wake_ups._heard_since > heard_since
+
+    heard_since = bench.keeper._wake_ups._heard_since
+    until(has_heard_all, what="a look at what was heard")
     assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
 
 

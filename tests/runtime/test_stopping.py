@@ -187,6 +187,7 @@ def test_a_quiet_host_claims_nothing_until_it_is_resumed(desk: Desk, start_host:
     host = start_host().ready()
     host.send(signal.SIGTSTP)
     host.wait_for_event("workers.quiet")
+    until(lambda: desk.scalar("SELECT bool_and(state = 'QUIET') FROM runledger.job_workers"), what="the last claim")
     first = desk.one("work")
     marker = desk.scalar("SELECT clock_timestamp()")
     until(lambda: desk.scalar("SELECT clock_timestamp() > %s + interval '1 second'", marker), what="a second")

@@ -106,7 +106,7 @@ def test_a_retry_is_due_after_its_delay(ledger: LedgerForTests) -> None:
 
 
 def test_a_schedule_fires_for_each_hour_that_passes(ledger: LedgerForTests) -> None:
-    ledger.sync(hourly)
+    ledger.sync(hourly, schedules=True)
     for hour in range(1, 4):
         ledger.travel(hours=1)
         assert len(ledger.drain(hourly)) == 1, f"hour {hour}"
