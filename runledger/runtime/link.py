@@ -32,9 +32,11 @@ LONGEST_AGE_SECONDS = 1_800.0
 
 SLOW_SECONDS = 0.010
 PLANS_LAST_SECONDS = 2.0
+FIRST_PLANS_LAST_SECONDS = 0.1
 """A plan is kept until the server analyses the tables again, a minute or more. One that was made while a table had
-a few rows may read all of it for each row of a batch once it has many. So plans are made anew, at most this often,
-after a use that took longer than the other bound: by then the server sees how large the tables have become."""
+a few rows may read all of it for each row of a batch once it has many. So plans are made anew after a use that took
+longer than the bound above: by then the server sees how large the tables have become. At first soon, then half as often
+each time, down to once in two seconds."""
 
 
 class DatabaseLink:
@@ -55,6 +57,7 @@ class DatabaseLink:
         self._timeout_seconds = timeout_seconds
         self._beat = beat
         self._opened_at = self._planned_at = 0.0
+        self._plans_last_seconds = FIRST_PLANS_LAST_SECONDS
         self._is_slow = False
         self._conninfo = connection_info(
             url, f"runledger:{role}", connect_timeout_seconds=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS)
@@ -177,9 +180,11 @@ class DatabaseLink:
 
     def _refresh_plans(self, driver: psycopg.Connection[Any], now: float) -> None:
         """Plans that may have been made for smaller tables are forgotten; the next use of a statement makes its own."""
-        if self._is_slow and now - self._planned_at > PLANS_LAST_SECONDS and driver.prepare_threshold == 0:
+        is_old = now - self._planned_at > self._plans_last_seconds
+        if self._is_slow and is_old and driver.prepare_threshold == 0:
             driver.execute(b"DISCARD PLANS")
             self._planned_at = now
+            self._plans_last_seconds = min(PLANS_LAST_SECONDS, 2 * self._plans_last_seconds)
 
     def _open(self) -> psycopg.Connection[Any]:
         if time.monotonic() - self._opened_at > LONGEST_AGE_SECONDS:
@@ -189,6 +194,7 @@ class DatabaseLink:
             try:
                 self._driver = self._connect()
                 self._opened_at = self._planned_at = time.monotonic()
+                self._plans_last_seconds = FIRST_PLANS_LAST_SECONDS
             except DatabaseUnavailable:
                 self._failures += 1
                 raise
