@@ -1,13 +1,13 @@
-"""Two callers stepped statement by statement on a real server, in every order.
+"""Some callers stepped statement by statement on a real server, in every order.
 
 Each caller has a connection and a thread of its own, and stops before each statement and before its commit. A caller
-whose statement waits for a lock is seen by ``pg_blocking_pids``; then only the other one can go on.
+whose statement waits for a lock is seen by ``pg_blocking_pids``; then only the others can go on.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -75,7 +75,7 @@ class Caller:
         self._turns.get(timeout=PATIENCE_SECONDS)
 
     def step(self, watcher: Connection) -> None:
-        """Its next statement has run, or waits for a lock of the other."""
+        """Its next statement has run, or waits for a lock of another."""
         self.steps += 1
         self._turns.put(True)
         self._follow(watcher)
@@ -100,25 +100,24 @@ class Caller:
 
 
 def interleave(
-    drivers: tuple[Connection, Connection],
-    operations: tuple[Operation, Operation],
-    watcher: Connection,
-    order: list[int],
+    drivers: Sequence[Connection], operations: Sequence[Operation], watcher: Connection, order: list[int]
 ) -> tuple[list[Any], list[int], list[list[int]]]:
-    """Both operations, in the order given as far as it goes and in any other then. Answers with what both were told,
-    the order that was taken, and who could have gone at each turn."""
-    callers = [Caller(driver, operation) for driver, operation in zip(drivers, operations, strict=True)]
+    """All operations, in the order given as far as it goes and in any other then. Answers with what each was told, the
+    order that was taken, and who could have gone at each turn."""
+    callers = [Caller(driver, operation) for driver, operation in zip(drivers, operations, strict=False)]
     taken: list[int] = []
     choices: list[list[int]] = []
     while any(one.state != DONE for one in callers):
         able = [number for number, one in enumerate(callers) if one.state == READY]
         if not able:
-            raise AssertionError(f"both wait for each other after {taken}")
+            raise AssertionError(f"all wait for each other after {taken}")
         number = order[len(taken)] if len(taken) < len(order) and order[len(taken)] in able else able[0]
         choices.append(able)
         taken.append(number)
         callers[number].step(watcher)
-        callers[1 - number].look(watcher)
+        for other in callers:
+            if other is not callers[number]:
+                other.look(watcher)
     for one in callers:
         if one.failure is not None:
             raise one.failure

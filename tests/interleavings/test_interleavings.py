@@ -1,10 +1,12 @@
-"""Every pair of operations on the same job, run, key or schedule, in every order of their statements: the rules hold,
-nobody waits for ever, and what both were told is what they would have been told one after the other.
+"""Every pair of operations on the same job, run, key or schedule, in every order of their statements, and a sample of
+three at once: the rules hold, nobody waits for ever, and what all were told is what they would have been told one after
+the other.
 """
 
 import os
+import random
 from collections.abc import Iterator
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, permutations
 from typing import Any
 
 import psycopg
@@ -17,8 +19,12 @@ from interleavings.stepping import Connection, Operation, every_order, interleav
 from runledger.postgres.tables import metadata
 from runledger.testing.factories import a_definition
 
-MOST_ORDERS = 500 if os.environ.get("RUNLEDGER_EVERY_FAULT") else 8
+IS_WHOLE = bool(os.environ.get("RUNLEDGER_EVERY_FAULT"))
+MOST_ORDERS = 500 if IS_WHOLE else 8
 """Of one pair; ``make faults`` asks for all of them."""
+
+TRIPLES_SAMPLED, ORDERS_SAMPLED = (120, 30) if IS_WHOLE else (8, 4)
+LONGEST_ORDER = 60
 
 NOTHING = "nothing"
 TRY_AGAIN = ("job.concurrent_change", "workflow.release_conflict", "db.lock_not_available")
@@ -54,22 +60,30 @@ PAIRS = [
     for name, scene in SCENES.items()
     for pair in combinations_with_replacement(scene.deeds, 2)
 ]
-Outcome = tuple[Any, Any, Any]
+ALL_TRIPLES = [
+    (name, deeds) for name, scene in SCENES.items() for deeds in combinations_with_replacement(scene.deeds, 3)
+]
+TRIPLES = [
+    pytest.param(name, deeds, id=f"{name}: {' × '.join(deeds)}")
+    for name, deeds in random.Random(20261126).sample(ALL_TRIPLES, TRIPLES_SAMPLED)
+]
+Outcome = tuple[Any, ...]
 
 
 @pytest.fixture(scope="module")
-def connections(database_url: str) -> Iterator[tuple[Connection, tuple[Connection, Connection]]]:
-    """A watcher, and two for the callers, whose deadlocks are found at once."""
+def connections(database_url: str) -> Iterator[tuple[Connection, tuple[Connection, ...]]]:
+    """A watcher, and three for the callers, whose deadlocks are found at once."""
     with (
         psycopg.connect(database_url, autocommit=True) as watcher,
         psycopg.connect(database_url) as one,
         psycopg.connect(database_url) as other,
+        psycopg.connect(database_url) as third,
     ):
         watcher.execute(CREATE_EFFECTS)
-        for driver in (one, other):
+        for driver in (one, other, third):
             driver.execute("SET deadlock_timeout = '20ms'")
             driver.commit()
-        yield watcher, (one, other)
+        yield watcher, (one, other, third)
 
 
 def prepared(scene: Scene, watcher: Connection) -> Any:
@@ -84,15 +98,16 @@ def look(watcher: Connection) -> Any:
 
 
 def one_after_the_other(
-    scene: Scene, names: tuple[str, ...], watcher: Connection, drivers: tuple[Connection, Connection]
-) -> tuple[dict[int, Any], Any]:
-    """What each was told, by its place in ``names``, when the one ended before the other began; and what it left."""
+    scene: Scene, names: tuple[str, ...], places: tuple[int, ...], watcher: Connection, drivers: tuple[Connection, ...]
+) -> Outcome:
+    """What each was told when those at ``places`` of ``names`` ran in this order, each ended before the next began, and
+    the others did nothing; and what they left."""
     subject = prepared(scene, watcher)
-    told: dict[int, Any] = {}
-    for place, name in enumerate(names):
-        answers, *_ = interleave(drivers, (bound(scene, name, subject), lambda _: None), watcher, [0] * 100)
-        told[place] = answers[0]
-    return told, look(watcher)
+    told: list[Any] = [NOTHING] * len(names)
+    for place in places:
+        [answer], *_ = interleave(drivers, [bound(scene, names[place], subject)], watcher, [])
+        told[place] = answer
+    return (*told, look(watcher))
 
 
 def bound(scene: Scene, name: str, subject: Any) -> Operation:
@@ -100,44 +115,57 @@ def bound(scene: Scene, name: str, subject: Any) -> Operation:
 
 
 def serial_outcomes(
-    scene: Scene, pair: tuple[str, str], watcher: Connection, drivers: tuple[Connection, Connection]
+    scene: Scene, names: tuple[str, ...], watcher: Connection, drivers: tuple[Connection, ...]
 ) -> set[Outcome]:
-    """One before the other, in both orders; and each alone, as the other found everything locked and did nothing."""
-    first, second = pair
-    forth, forth_left = one_after_the_other(scene, (first, second), watcher, drivers)
-    back, back_left = one_after_the_other(scene, (second, first), watcher, drivers)
-    alone, alone_left = one_after_the_other(scene, (first,), watcher, drivers)
-    other, other_left = one_after_the_other(scene, (second,), watcher, drivers)
+    """One after the other in every order; also with some left out, as those found everything locked and did nothing."""
+    places = range(len(names))
     return {
-        (forth[0], forth[1], forth_left),
-        (back[1], back[0], back_left),
-        (alone[0], NOTHING, alone_left),
-        (NOTHING, other[0], other_left),
+        one_after_the_other(scene, names, order, watcher, drivers)
+        for count in range(1, len(names) + 1)
+        for order in permutations(places, count)
     }
 
 
-@pytest.mark.parametrize(("name", "pair"), PAIRS)
-def test_two_at_once_are_one_after_the_other(connections: Any, name: str, pair: tuple[str, str]) -> None:
-    watcher, drivers = connections
-    scene = SCENES[name]
-    allowed = serial_outcomes(scene, pair, watcher, drivers)
-    broken: list[Any] = []
-    seen: set[Outcome] = set()
+class Explorer:
+    """Runs operations at once, and keeps what no serial order explains."""
 
-    def run(order: list[int]) -> tuple[list[int], list[list[int]]]:
-        subject = prepared(scene, watcher)
-        operations = (bound(scene, pair[0], subject), bound(scene, pair[1], subject))
-        (one, other), taken, choices = interleave(drivers, operations, watcher, order)
-        one, other = (NOTHING if told in TRY_AGAIN else told for told in (one, other))
-        outcome = (one, other, look(watcher))
-        if outcome not in seen and (rules := watcher.execute(RULES).fetchall()):
-            broken.append((taken, rules))
-        seen.add(outcome)
-        if outcome not in allowed:
-            broken.append((taken, outcome, allowed))
+    def __init__(self, connections: Any, name: str, names: tuple[str, ...]) -> None:
+        self._watcher, self._drivers = connections
+        self._scene, self._names = SCENES[name], names
+        self._allowed = serial_outcomes(self._scene, names, self._watcher, self._drivers)
+        self._seen: set[Outcome] = set()
+        self.broken: list[Any] = []
+
+    def run(self, order: list[int]) -> tuple[list[int], list[list[int]]]:
+        """Once, in this order; the order that was taken and who could have gone at each turn."""
+        subject = prepared(self._scene, self._watcher)
+        operations = [bound(self._scene, name, subject) for name in self._names]
+        answers, taken, choices = interleave(self._drivers, operations, self._watcher, order)
+        outcome = (*(NOTHING if told in TRY_AGAIN else told for told in answers), look(self._watcher))
+        if outcome not in self._seen and (rules := self._watcher.execute(RULES).fetchall()):
+            self.broken.append((taken, rules))
+        self._seen.add(outcome)
+        if outcome not in self._allowed:
+            self.broken.append((taken, outcome, self._allowed))
         return taken, choices
 
-    orders = list(every_order(run, most=MOST_ORDERS))
 
-    assert broken == []
+@pytest.mark.parametrize(("name", "pair"), PAIRS)
+def test_two_at_once_are_one_after_the_other(connections: Any, name: str, pair: tuple[str, ...]) -> None:
+    explorer = Explorer(connections, name, pair)
+
+    orders = list(every_order(explorer.run, most=MOST_ORDERS))
+
+    assert explorer.broken == []
     assert len(orders) >= 2
+
+
+@pytest.mark.parametrize(("name", "three"), TRIPLES)
+def test_three_at_once_are_one_after_the_other(connections: Any, name: str, three: tuple[str, ...]) -> None:
+    explorer = Explorer(connections, name, three)
+    chance = random.Random(f"{name} {three}")
+
+    for _ in range(ORDERS_SAMPLED):
+        explorer.run([chance.randrange(3) for _ in range(LONGEST_ORDER)])
+
+    assert explorer.broken == []
