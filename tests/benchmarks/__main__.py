@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from benchmarks import drains, enqueues, framework, idle, workflows
+from benchmarks import drains, enqueues, framework, idle, retention, workflows
 from benchmarks.ground import durable_server, ledger_database
 from benchmarks.report import Contest, machine_line, print_table, write_json
 
@@ -22,6 +22,7 @@ def main() -> None:
             *(drains.Drain(url, options.jobs, *shape).contest() for shape in drains.SHAPES),
             *enqueues.contests(url),
             *workflows.contests(url),
+            retention.contest(url),
             Contest("idle pick-up", {"runledger worker": partial(framework.pick_up, url, options.latency_samples)}),
         ]
         for turn in range(options.repeats):
