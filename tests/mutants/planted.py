@@ -30,8 +30,8 @@ MUTANTS = [
     Mutant(
         "a success does not ask whether the lease is live",
         SETTLE,
-        'rows_of("reported", **_SUCCEEDED_COLUMNS)), held.c.lease_expires_at > CLOCK)',
-        'rows_of("reported", **_SUCCEEDED_COLUMNS)), TRUE)',
+        'rows_of("reported", **SUCCEEDED_COLUMNS)), held.c.lease_expires_at > CLOCK)',
+        'rows_of("reported", **SUCCEEDED_COLUMNS)), TRUE)',
         "tests/postgres/test_settle.py",
     ),
     Mutant(
@@ -196,11 +196,32 @@ MUTANTS = [
         "tests/postgres/test_enqueue_keyed.py",
     ),
     Mutant(
-        "the keeper stops with the workers",
+        "a reload does not look whether the app can be imported",
+        "runledger/runtime/fleet.py",
+        "        if status != 0:\n            how",
+        "        if False:\n            how",
+        "tests/runtime/test_releases.py",
+    ),
+    Mutant(
+        "plans are kept while tables grow",
+        LINK,
+        "if self._is_slow and is_old and",
+        "if False and",
+        "tests/runtime/test_growing_tables.py",
+    ),
+    Mutant(
+        "a statement is prepared on a connection that a pooler lends",
+        "runledger/postgres/connection.py",
+        "statement.is_prepared and not self._is_borrowed",
+        "statement.is_prepared",
+        "tests/runtime/test_pooler.py",
+    ),
+    Mutant(
+        "a keeper that ends before the workers is not replaced",
         "runledger/runtime/supervisor.py",
-        "self._fleet.signal(signal.SIGTERM, WORKER, REAPER, SCHEDULER)",
-        "self._fleet.signal(signal.SIGTERM, WORKER, KEEPER, REAPER, SCHEDULER)",
-        "tests/runtime/test_stopping.py",
+        "            self._keep_a_keeper()",
+        "            pass",
+        "tests/runtime/test_signs_of_life.py",
     ),
     Mutant(
         "the keeper vouches for a stopped process",
