@@ -115,9 +115,10 @@ class WakeUps:
 
     def _hears_too_much(self, now: float) -> bool:
         """Whether most of what was heard since the last look was no work for this host."""
-        in_vain = self._heard - (self._jobs_done() - self._done_before)
+        done = self._jobs_done()
+        in_vain = self._heard - max(0, done - self._done_before)  # a fresh worker counts from zero again
         seconds = now - self._heard_since
-        self._heard, self._heard_since, self._done_before = 0, now, self._jobs_done()
+        self._heard, self._heard_since, self._done_before = 0, now, done
         return in_vain > MOST_HEARD_PER_SECOND * max(seconds, RATE_SECONDS)
 
     def _rate(self, now: float) -> float:

@@ -1,7 +1,6 @@
 """A small soak in every run of the tests, and the proof that it can fail: once a host is built without one of the
 checks that everything rests on."""
 
-import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -14,11 +13,11 @@ from chaos.hosts import ENVIRONMENT, SCRIPT
 from chaos.invariants import ALWAYS, broken
 from chaos.nemesis import Fault, Kind, Role, plan
 from chaos.soak import Plan, soak
+from runtime.crashing import or_skipped
 from runtime.hosts import Desk, Host, until
 from runtime.pooler import find_pgbouncer
 from runtime.standby import replicated_server
 
-from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.definitions import sync_definitions
 from runledger.testing import databases
 
@@ -37,11 +36,7 @@ def own_database(server_url: str, database_template: str) -> Iterator[str]:
 @pytest.mark.process
 def test_nothing_is_lost_or_done_twice_whatever_is_broken(tmp_path: Path) -> None:
     wanted = Plan(SMOKE_SEED, kills=8, mean_pause_seconds=0.7, check_every_seconds=2.0)
-    with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(replicated_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
+    with or_skipped(replicated_server()) as server:
         report = soak(server, tmp_path, wanted)
 
     print(f"\n{report.line()}")

@@ -1,6 +1,5 @@
 """Hosts as processes and workers as objects; whatever a test starts has ended when it ends."""
 
-import contextlib
 import os
 import signal
 import time
@@ -14,7 +13,7 @@ from chaos.app import CREATE_EFFECTS
 from chaos.proxy import Proxy
 from runtime.apps.hostile_jobs import catalog as hostile_catalog
 from runtime.benches import EMPTY_ALL, Bench, KeeperBench
-from runtime.crashing import CrashingServer, crashing_server
+from runtime.crashing import CrashingServer, crashing_server, or_skipped
 from runtime.follower import Follower, follower_of
 from runtime.hosts import Connection, Desk, Host
 from runtime.networks import proxy_before
@@ -22,7 +21,6 @@ from runtime.scenes import Stage, a_catalog
 
 from runledger import JobCatalog, JobsConfig
 from runledger.database import migrate
-from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.definitions import sync_definitions
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper
@@ -205,11 +203,7 @@ def make_keeper(connection: Connection, open_link: Callable[..., DatabaseLink]) 
 @pytest.fixture
 def primary() -> Iterator[CrashingServer]:
     """A server of the test's own, migrated, with the definitions of the hostile app."""
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(crashing_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
+    with or_skipped(crashing_server()) as made:
         migrate(made.url)
         with psycopg.connect(made.url, autocommit=True) as connection:
             sync_definitions(connection, hostile_catalog.definitions)

@@ -7,12 +7,17 @@ import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
+import pytest
 from runtime.hosts import until
 
 from runledger.embedded import DURABLE_SETTINGS, EmbeddedServer
+from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.embedded.postmaster import is_running
+
+Made = TypeVar("Made")
 
 
 class CrashingServer:
@@ -90,6 +95,19 @@ def crashing_server() -> Iterator[CrashingServer]:
         made.start()
         yield made
         made.destroy()
+
+
+@contextlib.contextmanager
+def or_skipped(server: contextlib.AbstractContextManager[Made]) -> Iterator[Made]:
+    """The server; where there is none to be had, the test is skipped, and fails where CI=true."""
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(server)
+        except EmbeddedUnavailable as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield made
 
 
 @contextlib.contextmanager

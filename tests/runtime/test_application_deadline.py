@@ -13,14 +13,13 @@ import psycopg
 import pytest
 from chaos.nemesis import Fault
 from chaos.proxy import Proxy
-from runtime.crashing import CrashingServer, crashing_server
+from runtime.crashing import CrashingServer, crashing_server, or_skipped
 from runtime.forks import AS_WANTED, forked
 from runtime.hosts import until
 from runtime.networks import proxy_before, through
 
 from runledger import DatabaseUnavailable, InvalidRequest, JobDefinition, JobRequest, Ledger, enqueue_job
 from runledger.database import migrate
-from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.connection import PsycopgConnection
 from runledger.postgres.definitions import sync_definitions
 from runledger.postgres.migrations import LOCK_MIGRATIONS
@@ -125,11 +124,7 @@ def test_a_timeout_that_is_none_is_refused(database_url: str, nonsense: Any) -> 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[CrashingServer]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(crashing_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
+    with or_skipped(crashing_server()) as made:
         migrate(made.url)
         with psycopg.connect(made.url, autocommit=True) as connection:
             sync_definitions(connection, [JobDefinition("plain")])

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from chaos.proxy import Proxy
 from psycopg.conninfo import make_conninfo
-from runtime.crashing import CrashingServer, crashing_server
+from runtime.crashing import CrashingServer, crashing_server, or_skipped
 from runtime.hosts import until
 from runtime.networks import through
 from runtime.pooler import Pooler, pooler_before
@@ -21,7 +21,6 @@ from runtime.scenes import IS_WHOLE, REACTION_SECONDS, SCENES, TIMEOUT_SECONDS, 
 
 from runledger import DatabaseUnavailable, Ledger
 from runledger.database import migrate
-from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.connection import PsycopgConnection
 from runledger.postgres.firing import seconds_until_due
 from runledger.runtime.link import DatabaseLink
@@ -129,10 +128,7 @@ def _setting(url: str, name: str) -> str:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(crashing_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
+        made = stack.enter_context(or_skipped(crashing_server()))
         migrate(made.url)
         untouched = make_conninfo(made.url, options="-c default_transaction_read_only=off")
         admin = stack.enter_context(psycopg.connect(untouched, autocommit=True))

@@ -1,6 +1,5 @@
 """A database that crashes under load: nothing is lost, nothing succeeds twice, nobody has to help."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from runtime.apps.hostile_jobs import catalog as hostile_catalog
-from runtime.crashing import CrashingServer, crashing_server
+from runtime.crashing import CrashingServer, crashing_server, or_skipped
 from runtime.hosts import Desk, Host, until
 
 from runledger.database import migrate
-from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.definitions import sync_definitions
 
 pytestmark = pytest.mark.process
@@ -22,11 +20,7 @@ QUICK_REAPER = {"JOBS_REAPER_INTERVAL_SECONDS": 1, "JOBS_REAPER_RETRY_DELAY_MS":
 
 @pytest.fixture
 def server() -> Iterator[CrashingServer]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(crashing_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
+    with or_skipped(crashing_server()) as made:
         yield made
 
 

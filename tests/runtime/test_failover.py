@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 from chaos.told import Line, Told, ask
+from runtime.crashing import or_skipped
 from runtime.hosts import until
 from runtime.standby import ReplicatedServer, replicated_server
 
 from runledger import JobCatalog, JobRequest, WorkflowDagBuilder, enqueue_job, enqueue_workflow_run
 from runledger.core.results import Succeeded
 from runledger.database import migrate
-from runledger.embedded.errors import EmbeddedUnavailable
 from runledger.postgres.claim import claim_jobs
 from runledger.postgres.definitions import sync_definitions
 from runledger.postgres.enqueue import enqueue_jobs
@@ -43,11 +43,7 @@ def work(context: Any, payload: Any) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ReplicatedServer]:
-    with contextlib.ExitStack() as stack:
-        try:
-            made = stack.enter_context(replicated_server())
-        except EmbeddedUnavailable as error:
-            pytest.skip(str(error))
+    with or_skipped(replicated_server()) as made:
         migrate(made.url)
         with psycopg.connect(made.url, autocommit=True) as connection:
             sync_definitions(connection, catalog.definitions)

@@ -468,6 +468,27 @@ def test_a_host_that_runs_what_it_hears_goes_on_listening(
     assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
 
 
+def test_a_worker_that_is_replaced_by_a_fresh_one_is_no_reason_to_stop_listening(
+    connection: Connection, make_keeper: MakeKeeper
+) -> None:
+    bench = make_keeper()
+    [slot] = bench.slots
+    bench.live_in(slot)
+    for token in range(1, 1_001):
+        slot.begin(0, token, 1, 2)
+        slot.end()
+    bench.keeper._wake_ups._done_before = slot.jobs_done
+    bench.keeper.tick()
+
+    slot.reset(2, time.monotonic_ns())
+    bench.live_in(slot)
+    looked_at = time.monotonic() + wakeups.STAY_SECONDS + wakeups.RATE_SECONDS
+    bench.keeper._wake_ups.look_when_due(looked_at)
+
+    assert connection.execute("SELECT FROM runledger.job_listeners").fetchone() is not None
+    assert bench.keeper._wake_ups.look_at <= looked_at + wakeups.STAY_SECONDS
+
+
 def test_an_enqueue_that_rolled_back_wakes_nobody(
     connection: Connection, make_keeper: MakeKeeper, database_url: str
 ) -> None:
