@@ -1482,9 +1482,8 @@ WHERE runledger.job_definitions.job_type = CAST(%(job_type)s AS TEXT);
 FROM runledger.job_definitions
 WHERE CAST(%(job_types)s AS TEXT[]) IS NULL OR runledger.job_definitions.job_type = any(CAST(%(job_types)s AS TEXT[])) ORDER BY runledger.job_definitions.job_type;
 
-/* runledger:select_enqueue_defaults */ SELECT runledger.job_definitions.job_type, runledger.job_definitions.default_priority, runledger.job_definitions.max_attempts, runledger.job_definitions.default_timeout_seconds, CAST(EXTRACT(epoch FROM now()) * 1000000 AS BIGINT) AS anon_1, CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) AS anon_2
-FROM runledger.job_definitions
-WHERE runledger.job_definitions.job_type = any(CAST(%(job_types)s AS TEXT[])) AND runledger.job_definitions.is_enabled;
+/* runledger:select_enqueue_defaults */ SELECT times.now, times.clock, runledger.job_definitions.job_type, runledger.job_definitions.default_priority, runledger.job_definitions.max_attempts, runledger.job_definitions.default_timeout_seconds
+FROM (SELECT CAST(EXTRACT(epoch FROM now()) * 1000000 AS BIGINT) AS now, CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) AS clock) AS times LEFT OUTER JOIN runledger.job_definitions ON runledger.job_definitions.job_type = any(CAST(%(job_types)s AS TEXT[])) AND runledger.job_definitions.is_enabled;
 
 /* runledger:select_gate */ SELECT CAST(runledger.workflow_steps.id AS TEXT) AS id, CAST(runledger.workflow_steps.kind AS TEXT) AS kind, CAST(runledger.workflow_steps.status AS TEXT) AS status, runledger.workflow_steps.status = CAST(CAST(%(status)s AS TEXT) AS runledger.workflow_step_status) AS anon_1, runledger.workflow_steps.output IS NOT DISTINCT FROM CAST(CAST(%(output)s AS TEXT) AS JSONB) AS anon_2, runledger.workflow_steps.status_reason IS NOT DISTINCT FROM CAST(%(reason)s AS TEXT) AND runledger.workflow_steps.last_error_code IS NOT DISTINCT FROM CAST(%(error_code)s AS TEXT) AND runledger.workflow_steps.last_error_message IS NOT DISTINCT FROM CAST(%(error_message)s AS TEXT) AS anon_3
 FROM runledger.workflow_steps

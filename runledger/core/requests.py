@@ -3,13 +3,13 @@
 Everything is validated here, before any statement: after ``encode_request`` only the state of the database can refuse.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from runledger.core.errors import InvalidIdentifier, InvalidPayload, InvalidRequest
+from runledger.core.errors import InvalidIdentifier, InvalidPayload, InvalidRequest, ValidationError
 from runledger.core.gate import KEY_LIMIT, TAG_LIMIT, check_identifier, encode_json
 from runledger.core.headers import encode_headers
 from runledger.core.jobs import JsonValue
@@ -111,6 +111,16 @@ def encode_request(request: JobRequest) -> EncodedRequest:
     elif request.idempotency_ttl is not None:
         raise InvalidRequest("idempotency_ttl needs an idempotency_key")
     return encoded
+
+
+def encode_requests(requests: Iterable[JobRequest]) -> Iterator[EncodedRequest]:
+    """Each request encoded when it is asked for; an error says which it is: ``requests[i]``."""
+    for index, request in enumerate(requests):
+        try:
+            encoded = encode_request(request)
+        except ValidationError as error:
+            raise type(error)(f"requests[{index}]: {error}", error.internal_message, error.hint) from None
+        yield encoded
 
 
 def _job_type(value: object) -> str:

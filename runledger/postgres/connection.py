@@ -5,8 +5,9 @@ row factory the owner set, and JSON crosses as text both ways, because each owne
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeAlias
 
 import psycopg
@@ -48,15 +49,26 @@ class LedgerConnection:
         for statement, parameters in calls:
             yield self.fetch(statement, parameters)
 
-    def copy_lines(self, target: str, lines: Sequence[str]) -> None:
-        """Writes ``lines``, each a row in COPY's text format, into ``target``: ``table (columns)`` without a schema."""
+    def copy_lines(self, target: str, lines: Iterable[str]) -> None:
+        """Writes ``lines``, each a row in COPY's text format, into ``target``: ``table (columns)`` without a schema.
+
+        They are asked for while the server writes those before them.
+        """
+        remaining = iter(lines)
         with (
             self._translated(),
             self._driver_cursor() as cursor,
             cursor.copy(f"COPY {self.schema}.{target} FROM STDIN") as copy,
         ):
-            for start in range(0, len(lines), LINES_AT_ONCE):
-                copy.write("".join(lines[start : start + LINES_AT_ONCE]))
+            while some := "".join(islice(remaining, LINES_AT_ONCE)):
+                copy.write(some)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What fails inside is undone, and the transaction, which must be open, can go on. Of connections that can
+        COPY."""
+        with self._translated(), self._driver_cursor() as cursor, cursor.connection.transaction():
+            yield
 
     @property
     def is_autocommit(self) -> bool:

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from runledger.core import errors
 from runledger.core.jobs import EnqueuedJob
 from runledger.core.middleware import announced
-from runledger.core.requests import EncodedRequest, JobRequest, encode_request
+from runledger.core.requests import EncodedRequest, JobRequest, encode_request, encode_requests
 from runledger.core.states import JobStatus
 from runledger.postgres import copying
 from runledger.postgres.arrays import plain_array, text_array
@@ -244,20 +244,15 @@ def enqueue_jobs(connection: AnyConnection, requests: Sequence[JobRequest]) -> l
     """
     if not requests:
         return []
-    encoded = [_encode_at(index, request) for index, request in enumerate(announced(requests))]
+    requests = announced(requests)
     ledger = borrow(connection)
-    if len(encoded) > 1 and ledger.is_autocommit:
+    is_autocommit = ledger.is_autocommit
+    if not is_autocommit and copying.is_worth_copying(ledger, requests):
+        return copying.copy_jobs(ledger, requests)
+    encoded = list(encode_requests(requests))
+    if len(encoded) > 1 and is_autocommit:
         raise errors.TransactionRequired("open a transaction around enqueue_jobs: all jobs are stored, or none")
-    if copying.is_worth_copying(ledger, encoded):
-        return copying.copy_jobs(ledger, encoded)
     return _enqueue_all(ledger, encoded)
-
-
-def _encode_at(index: int, request: JobRequest) -> EncodedRequest:
-    try:
-        return encode_request(request)
-    except errors.ValidationError as error:
-        raise type(error)(f"requests[{index}]: {error}", error.internal_message, error.hint) from None
 
 
 def _enqueue_all(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[EnqueuedJob]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -134,7 +135,7 @@ def copy(connection: Connection, jobs: int) -> None:
     with connection.transaction(), connection.cursor() as cursor:
         row = cursor.execute("SELECT now(), (extract(epoch FROM now()) * 1000)::bigint").fetchone()
         assert row is not None
-        job_ids = copying.uuid7_series(row[1], jobs)
+        job_ids = [UUID(job_id) for job_id in copying.uuid7_series(row[1], jobs)]
         with cursor.copy(COPY_RECORDS) as records:
             for job_id in job_ids:
                 records.write_row((job_id, JOB_TYPE, json.dumps(PAYLOAD), 0, 3, 300))

@@ -237,6 +237,19 @@ def test_a_batch_is_stored_in_order(connection, owner, size):
     assert third.next_run_at - third.created_at == timedelta(hours=1)
 
 
+@pytest.mark.parametrize("size", [3, 1500])
+def test_a_refused_batch_leaves_the_owners_transaction_as_it_was(connection, owner, size):
+    first = enqueue_job(owner.connection, JobRequest("test.job", {"n": 1}))
+
+    with pytest.raises(errors.InvalidPayload, match=rf"requests\[{size}\]"):
+        enqueue_jobs(owner.connection, [*[JobRequest("test.job")] * size, JobRequest("test.job", {"no": object()})])
+    second = enqueue_job(owner.connection, JobRequest("test.job", {"n": 2}))
+    owner.commit()
+
+    assert [job.job_id for job in list_jobs(connection, scope=ANY)] == [second.job_id, first.job_id]
+    assert count(connection, "job_ready") == 2
+
+
 def test_a_whole_life_runs_over_it(connection, owner):
     ours = owner.connection
     job = enqueue_job(ours, JobRequest("test.job", PAYLOAD, idempotency_key="k", tags=["x"]))

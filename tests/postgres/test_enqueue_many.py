@@ -121,7 +121,12 @@ def bad_batches():
     pair = [JobRequest("test.job", {"n": n}, idempotency_key="twice") for n in range(2)]
     yield "conflict inside", [good, *pair], errors.IdempotencyConflict, 2
     yield "two bad", [good, taken, JobRequest("nobody.knows")], errors.IdempotencyConflict, 1
-    yield "copy missing", [*[good] * 1500, JobRequest("nobody.knows")], errors.DefinitionNotFoundOrDisabled, 1500
+    many, bad = [good] * 1500, JobRequest(" ")
+    yield "copy missing", [*many, JobRequest("nobody.knows"), bad], errors.DefinitionNotFoundOrDisabled, 1500
+    yield "copy none known", [JobRequest("nobody.knows")] * 1500, errors.DefinitionNotFoundOrDisabled, 0
+    yield "copy invalid", [*many, JobRequest("test.job", {"nul": "\0"}), *many], errors.InvalidPayload, 1500
+    yield "copy no type", [*many, JobRequest("\0"), *many], errors.InvalidIdentifier, 1500
+    yield "copy no text", [*many, JobRequest(["test.job"])], errors.InvalidIdentifier, 1500
     keyed = [JobRequest("test.job", idempotency_key=f"k{n}") for n in range(5_100)]
     yield "second chunk", [*keyed, taken], errors.IdempotencyConflict, 5_100
 
