@@ -1,4 +1,4 @@
-"""The application that the benchmarks run: one job type that does nothing, one that says when it began."""
+"""The application that the benchmarks run: jobs that do nothing, that sleep, that say when they began."""
 
 import time
 from typing import Any
@@ -10,6 +10,7 @@ from runledger.catalog import JobCatalog
 
 JOB_TYPE = "bench.nothing"
 LATENCY_JOB_TYPE = "bench.latency"
+SLEEP_JOB_TYPE = "bench.sleep"
 PAYLOAD = {"order_id": 123_456, "email": "someone@example.org", "note": "x" * 40}
 STARTS_CHANNEL = "bench_started"
 
@@ -23,6 +24,16 @@ bystanders.job("bench.other")(lambda context, payload: None)
 @catalog.job(JOB_TYPE)
 def nothing(context: JobContext, payload: Any) -> None:
     """Takes no time, so that what is measured is the framework."""
+
+
+def sleep() -> None:
+    """What a job that waits for a millisecond does."""
+    time.sleep(0.001)
+
+
+@catalog.job(SLEEP_JOB_TYPE)
+def sleep_for_a_millisecond(context: JobContext, payload: Any) -> None:
+    sleep()
 
 
 @catalog.job(LATENCY_JOB_TYPE)

@@ -48,10 +48,15 @@ def together(loop: Loop, url: str, processes: int, size: int) -> float:
 
 def hand_loop(url: str, batch: int, barrier: Barrier) -> None:
     """The texts of our statements, sent by hand."""
+    run_by_hand(JOB_TYPE, None, url, batch, barrier)
+
+
+def run_by_hand(job_type: str, work: Callable[[], None] | None, url: str, batch: int, barrier: Barrier) -> None:
+    """The same for another type of job; ``work`` is called for each."""
     claim, settle = CLAIM_JOBS.text(SCHEMA).encode(), SETTLE_SUCCEEDED.text(SCHEMA).encode()
     wanted = claim_parameters(
         worker_id=f"floor-{os.getpid()}",
-        job_types=[JOB_TYPE],
+        job_types=[job_type],
         limit=batch,
         lease_ttl_seconds=LEASE_TTL_SECONDS,
         queues=None,
@@ -60,6 +65,9 @@ def hand_loop(url: str, batch: int, barrier: Barrier) -> None:
         barrier.wait(30)
         jobs = connection.execute(claim, wanted).fetchall()
         while jobs:
+            if work is not None:
+                for _ in jobs:
+                    work()
             ended = succeeded_parameters([Succeeded(job[0], job[1], None, 0.001, 0.0, 0, None) for job in jobs])
             with connection.pipeline(), connection.transaction():
                 settled, claimed = connection.execute(settle, ended), connection.execute(claim, wanted)

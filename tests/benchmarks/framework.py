@@ -38,18 +38,18 @@ def command(processes: int, *options: str, catalog: str = "catalog") -> list[str
     ]
 
 
-def environment(url: str, *, batch: int) -> dict[str, str]:
-    """What the worker's processes find: the database, the import path, the largest batch."""
+def environment(url: str, *, batch: int, **settings: str) -> dict[str, str]:
+    """What the worker's processes find: the database, the import path, the largest batch, and more ``settings``."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     given = {"RUNLEDGER_DATABASE_URL": url, "PYTHONPATH": paths, "JOBS_CLAIM_BATCH_SIZE": str(batch)}
-    return os.environ | given
+    return os.environ | given | settings
 
 
-def drain(url: str, *, processes: int, batch: int) -> float:
+def drain(url: str, *, processes: int, batch: int, **settings: str) -> float:
     """Seconds from the first lease to the last end, as the database saw them: the start of Python is not counted."""
     done = subprocess.run(
         command(processes, "--drain"),
-        env=environment(url, batch=batch),
+        env=environment(url, batch=batch, **settings),
         timeout=DRAIN_TIMEOUT_SECONDS,
         capture_output=True,
         text=True,

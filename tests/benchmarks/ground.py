@@ -62,11 +62,11 @@ def ledger_database(server_url: str) -> Iterator[str]:
         yield url
 
 
-def fill(url: str, jobs: int) -> None:
-    """Exactly ``jobs`` due jobs, statistics as after a while of work."""
+def fill(url: str, jobs: int, job_type: str = JOB_TYPE) -> None:
+    """Exactly ``jobs`` due jobs of a type, statistics as after a while of work."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(EMPTY)
-        connection.execute(FILL, (JOB_TYPE, Jsonb(PAYLOAD), jobs))
+        connection.execute(FILL, (job_type, Jsonb(PAYLOAD), jobs))
         connection.execute("ANALYZE runledger.job_queue, runledger.job_ready, runledger.job_definitions")
 
 

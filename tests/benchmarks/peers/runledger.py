@@ -1,6 +1,6 @@
 """Runledger itself, through the same protocol as every peer.
 
-Configuration: two worker processes (sixteen for jobs of 1 ms), batches of at most 500 whose outcomes are written after
+Configuration: two worker processes (sixteen for jobs of 1 ms), batches of at most 1,000 whose outcomes are written after
 25 ms at the latest, attempts and records kept, wake-ups on. Enqueues on a psycopg connection in autocommit with
 prepared statements; bulk by ``enqueue_jobs`` (COPY).
 """
@@ -49,7 +49,7 @@ class Runledger(Adapter):
                 enqueue_workflow_run(self.connection, run.build())
 
     def work(self, concurrency: int) -> None:
-        os.environ |= {"RUNLEDGER_DATABASE_URL": self.url, "JOBS_CLAIM_BATCH_SIZE": "500"}
+        os.environ |= {"RUNLEDGER_DATABASE_URL": self.url, "JOBS_CLAIM_BATCH_SIZE": "1000"}
         os.environ["JOBS_SETTLE_DELAY_MS"] = "25"
         command = ["runledger", "worker", "--app", "benchmarks.peers.runledger:catalog", "--preload", "--processes"]
         os.execvp("runledger", [*command, str(concurrency)])
