@@ -236,8 +236,9 @@ def enqueue_job(connection: AnyConnection, request: JobRequest) -> EnqueuedJob:
 def enqueue_jobs(connection: AnyConnection, requests: Sequence[JobRequest]) -> list[EnqueuedJob]:
     """All jobs are stored, or none; answers stand in the order of ``requests``.
 
-    Up to 5,000 requests travel in one round trip; from 1,000 unkeyed ones on, COPY carries them. Equal keys inside
-    the batch behave as in separate calls: the first is new, the rest are the same job or a conflict.
+    Up to 5,000 requests travel in one round trip; from 1,000 unkeyed ones on, COPY carries them inside a savepoint, and
+    they are checked while the server writes. Equal keys inside the batch behave as in separate calls: the first is new,
+    the rest are the same job or a conflict.
 
     Raises what ``enqueue_job`` raises, with ``requests[i]`` of the first bad one in the message, and leaves nothing of
     the batch in the transaction; TransactionRequired for several requests on a connection in autocommit.
