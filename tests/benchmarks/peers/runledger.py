@@ -1,7 +1,7 @@
 """Runledger itself, through the same protocol as every peer.
 
-Configuration: two worker processes (sixteen for jobs of 1 ms), batches of at most 1,000 whose outcomes are written after
-25 ms at the latest, attempts and records kept, wake-ups on. Enqueues on a psycopg connection in autocommit with
+Configuration: two worker processes (sixteen for jobs of 1 ms), batches of at most 1,000 whose outcomes are written
+after 25 ms at the latest, attempts and records kept, wake-ups on. Enqueues on a psycopg connection in autocommit with
 prepared statements; bulk by ``enqueue_jobs`` (COPY).
 """
 
