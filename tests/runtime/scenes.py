@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 from chaos.app import EFFECT
@@ -17,6 +18,7 @@ from runtime.hosts import Connection, until
 
 from runledger import JobCatalog, JobContext, JobRequest, Ledger, RetryPolicy, UnavailableError, WorkflowDagBuilder
 from runledger.core.results import Succeeded
+from runledger.postgres import copying
 from runledger.postgres.enqueue import enqueue_jobs
 from runledger.postgres.promote import promote_due_jobs
 from runledger.postgres.recovery import reap_lapsed_leases
@@ -51,6 +53,8 @@ LOCKED = """
     WHERE l.locktype = 'advisory' AND d.datname = current_database()
 """
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'runledger%' AND datname = current_database()"
+
+AT_WORK = f"{SESSIONS} AND state <> 'idle'"
 
 Work = Callable[[], bool]
 """One call of the process; whether it has done all there was to do."""
@@ -191,6 +195,26 @@ def an_application(stage: Stage) -> Work:
     return enqueue
 
 
+def an_application_with_a_bulk(stage: Stage) -> Work:
+    """Three jobs by COPY, all or none; when it was not told, it looks before it asks again."""
+    stage.make_bench(stage.catalog).work()
+    requests = [JobRequest("plain", {"number": number}) for number in range(3)]
+
+    def enqueue() -> bool:
+        until(lambda: not stage.connection.execute(AT_WORK).fetchall(), what="the end of a session that was cut")
+        [stored] = stage.connection.execute("SELECT count(*) FROM runledger.job_queue").fetchone() or (0,)
+        assert stored in (0, 3)
+        if not stored:
+            with (
+                patch.object(copying, "MINIMUM_ROWS", 1),
+                Ledger(stage.url, pool_size=1, timeout_seconds=TIMEOUT_SECONDS) as ledger,
+            ):
+                ledger.enqueue_many(requests)
+        return True
+
+    return enqueue
+
+
 SCENES: dict[str, tuple[Callable[[Stage], Work], int]] = {
     "a worker": (a_worker, 4),
     "a worker of runs": (a_worker_of_runs, 3),
@@ -198,6 +222,7 @@ SCENES: dict[str, tuple[Callable[[Stage], Work], int]] = {
     "a reaper": (a_reaper, 2),
     "a scheduler": (a_scheduler, 1),
     "an application": (an_application, 1),
+    "an application with a bulk": (an_application_with_a_bulk, 3),
 }
 """By name, with the number of jobs that there are in the end."""
 
