@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 import psycopg
 from chaos.app import BEGUN_FILE, CREATE_EFFECTS, catalog
@@ -40,10 +41,14 @@ from runtime.pooler import REMEDY, Pooler, find_pgbouncer, running_pooler
 from runtime.standby import ReplicatedServer, replicated_server
 
 from runledger.database import migrate
+from runledger.postgres import copying
 from runledger.postgres.definitions import sync_definitions
 from runledger.postgres.schedules import sync_schedules
 
 DRAIN_SECONDS = 240.0
+COPIED_FROM = 6
+"""Jobs of a batch that COPY carries, instead of a thousand: about half of the batches of the load."""
+
 UNFINISHED = "SELECT count(*) FROM runledger.job_queue WHERE final_status IS NULL"
 POOL_SIZE = 20
 PROCESSES = (Kind.KILL, Kind.TERM, Kind.STOP)
@@ -106,7 +111,11 @@ def _run(
     operator = Operator(networks[-1].url(), witness, wanted.seed)
     recovery, rules = RecoveryWatch(server.url), RuleWatch(server.url, wanted.check_every_seconds)
     breakage = Breakage(server, networks, pooler)
-    with _hosts(networks[:-1], directory, wanted.mutant) as places, _running(*load, operator, recovery, rules):
+    with (
+        _hosts(networks[:-1], directory, wanted.mutant) as places,
+        patch.object(copying, "MINIMUM_ROWS", COPIED_FROM),
+        _running(*load, operator, recovery, rules),
+    ):
         _attack(report.actions, places, breakage, recovery)
         breakage.heal()
         for place in places:
