@@ -77,6 +77,9 @@ _BY_PHRASE: Mapping[str, str] = {
 """A connection that fails has no SQLSTATE in the driver; what a person has to know stands in the text only."""
 
 _UNAVAILABLE_CLASSES = ("08", "57P")
+_CONNECTION_FAILURES = frozenset(
+    {"OperationalError", "InterfaceError", "InternalError", "PoolTimeout", "ConnectionTimeout"}
+)
 
 
 def error_for(driver_error: BaseException) -> RunledgerError:
@@ -123,6 +126,8 @@ def _reason_in(text: str) -> str:
 
 
 def _means_unavailable(error: BaseException, sqlstate: str) -> bool:
+    """Without a code it is the driver that speaks. An InternalError then: it got other answers than it asked for, such
+    as two to a COMMIT while a pooler was going down, so that nobody knows what became of it."""
     if sqlstate:
         return sqlstate.startswith(_UNAVAILABLE_CLASSES)
-    return type(error).__name__ in {"OperationalError", "InterfaceError", "PoolTimeout", "ConnectionTimeout"}
+    return type(error).__name__ in _CONNECTION_FAILURES

@@ -122,7 +122,7 @@ def ask(line: Line, what: Callable[[psycopg.Connection[Any]], Answer]) -> Asked[
         asked.error = error
         if isinstance(error, UnavailableError):
             line.close()
-    except (psycopg.OperationalError, psycopg.InterfaceError):
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError):
         asked.told = Told.UNKNOWN if has_asked_to_commit else Told.NOT_DONE
         line.close()
     return asked

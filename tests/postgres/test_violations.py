@@ -93,6 +93,7 @@ def test_each_refusal_has_its_error(connection, query, error):
         (pg.lookup("28P01"), errors.DatabaseUnavailable),
         (psycopg.OperationalError, errors.DatabaseUnavailable),
         (psycopg.InterfaceError, errors.DatabaseUnavailable),
+        (psycopg.InternalError, errors.DatabaseUnavailable),
         (psycopg.DataError, errors.QueryFailed),
         (ValueError, errors.QueryFailed),
     ],
