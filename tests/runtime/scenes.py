@@ -19,6 +19,7 @@ from runtime.hosts import Connection, until
 from runledger import JobCatalog, JobContext, JobRequest, Ledger, RetryPolicy, UnavailableError, WorkflowDagBuilder
 from runledger.core.results import Succeeded
 from runledger.postgres import copying
+from runledger.postgres.connection import PsycopgConnection
 from runledger.postgres.enqueue import enqueue_jobs
 from runledger.postgres.promote import promote_due_jobs
 from runledger.postgres.recovery import reap_lapsed_leases
@@ -53,8 +54,6 @@ LOCKED = """
     WHERE l.locktype = 'advisory' AND d.datname = current_database()
 """
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'runledger%' AND datname = current_database()"
-
-AT_WORK = f"{SESSIONS} AND state <> 'idle'"
 
 Work = Callable[[], bool]
 """One call of the process; whether it has done all there was to do."""
@@ -196,20 +195,23 @@ def an_application(stage: Stage) -> Work:
 
 
 def an_application_with_a_bulk(stage: Stage) -> Work:
-    """Three jobs by COPY, all or none; when it was not told, it looks before it asks again."""
+    """Three jobs by COPY, all or none. It may not know whether they are there, so it looks, after whoever asked before
+    has ended."""
     stage.make_bench(stage.catalog).work()
     requests = [JobRequest("plain", {"number": number}) for number in range(3)]
 
     def enqueue() -> bool:
-        until(lambda: not stage.connection.execute(AT_WORK).fetchall(), what="the end of a session that was cut")
-        [stored] = stage.connection.execute("SELECT count(*) FROM runledger.job_queue").fetchone() or (0,)
-        assert stored in (0, 3)
-        if not stored:
-            with (
-                patch.object(copying, "MINIMUM_ROWS", 1),
-                Ledger(stage.url, pool_size=1, timeout_seconds=TIMEOUT_SECONDS) as ledger,
-            ):
-                ledger.enqueue_many(requests)
+        with (
+            Ledger(stage.url, pool_size=1, timeout_seconds=TIMEOUT_SECONDS) as ledger,
+            patch.object(copying, "MINIMUM_ROWS", 1),
+            ledger.begin() as connection,
+        ):
+            assert isinstance(connection, PsycopgConnection)
+            connection.driver.execute("SELECT pg_advisory_xact_lock(1)")
+            [stored] = connection.driver.execute("SELECT count(*) FROM runledger.job_queue").fetchone() or (0,)
+            assert stored in (0, len(requests))
+            if not stored:
+                enqueue_jobs(connection, requests)
         return True
 
     return enqueue

@@ -202,7 +202,7 @@ def test_a_server_of_no_use_is_told_soon_in_so_many_words_and_left_behind(
 
     with make_trouble():
         said = call_until_told(work, SAID[trouble])
-        if name != "an application":
+        if not name.startswith("an application"):
             assert stage.links[-1].fileno() is None, "the connection that said so is still in use"
 
     keep_at_it(work)
