@@ -63,13 +63,6 @@ class LedgerConnection:
             while some := "".join(islice(remaining, LINES_AT_ONCE)):
                 copy.write(some)
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """What fails inside is undone, and the transaction, which must be open, can go on. Of connections that can
-        COPY."""
-        with self._translated(), self._driver_cursor() as cursor, cursor.connection.transaction():
-            yield
-
     @property
     def is_autocommit(self) -> bool:
         """Whether each statement would commit by itself, because no transaction is open and none would begin."""
@@ -254,7 +247,7 @@ class DjangoConnection(LedgerConnection):
             yield
         except TransactionManagementError:
             raise TransactionAborted("the transaction has already failed; roll it back first") from None
-        except DjangoError as error:
+        except (DjangoError, psycopg.Error) as error:  # a COPY goes past Django's cursor
             raise error_for(error) from None
 
 
@@ -273,6 +266,8 @@ def borrow(connection: AnyConnection, schema: str | None = None) -> LedgerConnec
         return connection
     schema = default_schema() if schema is None else check_schema_name(schema)
     if isinstance(connection, psycopg.Connection):
+        if connection.pgconn.pipeline_status:
+            raise InvalidConfiguration("the connection is in pipeline mode; leave it first")
         return PsycopgConnection(connection, schema, is_borrowed=True)
     if isinstance(connection, CoreConnection):
         return SqlAlchemyConnection(connection, schema)

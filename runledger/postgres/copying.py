@@ -4,7 +4,6 @@ Ids must be known before the rows are sent, so they are made here, on the databa
 that sorts in the order of the requests.
 """
 
-import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -13,10 +12,8 @@ from uuid import UUID
 from sqlalchemy import Text, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from runledger.core.errors import InvalidIdentifier
-from runledger.core.gate import check_identifier
 from runledger.core.jobs import EnqueuedJob
-from runledger.core.requests import EncodedRequest, JobRequest, encode_requests
+from runledger.core.requests import EncodedRequest
 from runledger.core.states import JobStatus
 from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import LedgerConnection
@@ -70,42 +67,40 @@ WAKE_LISTENERS = Statement(
 )
 
 
-def is_worth_copying(ledger: LedgerConnection, requests: Sequence[JobRequest]) -> bool:
+def is_worth_copying(ledger: LedgerConnection, requests: Sequence[EncodedRequest]) -> bool:
     return len(requests) >= MINIMUM_ROWS and ledger.can_copy and all(one.idempotency_key is None for one in requests)
 
 
-def copy_jobs(ledger: LedgerConnection, requests: Sequence[JobRequest]) -> list[EnqueuedJob]:
-    """Every request is stored and in its place. They are checked while the server writes those before them; a refused
-    one undoes the batch, and the transaction can go on. Raises what ``encode_requests`` raises, and
-    DefinitionNotFoundOrDisabled."""
-    rows = ledger.fetch(SELECT_DEFAULTS, {"job_types": _possible_types(requests)})
+def copy_jobs(ledger: LedgerConnection, requests: Sequence[EncodedRequest]) -> list[EnqueuedJob]:
+    """Every request is stored and in its place. Raises DefinitionNotFoundOrDisabled before the first row is sent."""
+    rows = ledger.fetch(SELECT_DEFAULTS, {"job_types": sorted({one.job_type for one in requests})})
     transaction_start, clock = rows[0][:2]
     defaults = {row[2]: row[3:] for row in rows}
+    _check_known(requests, defaults)
     batch = _Batch(requests, defaults, from_microseconds(transaction_start), clock // 1000)
-    with ledger.savepoint():
-        ledger.copy_lines(_RECORD, batch.records())
-        ledger.copy_lines(f"job_ready {_PLACE}", batch.due())
-        if batch.has_later:
-            ledger.copy_lines(f"job_scheduled {_PLACE}", batch.later())
+    ledger.copy_lines(_RECORD, batch.records())
+    ledger.copy_lines(f"job_ready {_PLACE}", batch.due())
+    if batch.has_later:
+        ledger.copy_lines(f"job_scheduled {_PLACE}", batch.later())
     ledger.fetch(WAKE_LISTENERS, {"schema": ledger.schema})
     return batch.answers
 
 
-def _possible_types(requests: Sequence[JobRequest]) -> list[str]:
-    """The types as they are stored. What cannot be one is refused when its turn comes."""
-    possible = set()
-    for job_type in {one.job_type for one in requests if isinstance(one.job_type, str)}:
-        with contextlib.suppress(InvalidIdentifier):
-            possible.add(check_identifier(job_type, field="job_type"))
-    return sorted(possible)
+def _check_known(requests: Sequence[EncodedRequest], defaults: Mapping[str, Row]) -> None:
+    for index, one in enumerate(requests):
+        if one.job_type not in defaults:
+            raise definition_missing(f"requests[{index}]: ", one.job_type)
 
 
 class _Batch:
     """The lines of COPY's text format for a batch, each made when it is asked for, because the server works meanwhile.
-    The driver would look at each value to find out how to write it, which takes twice as long."""
+    The driver would look at each value to find out how to write it, which takes twice as long.
+
+    The requests were checked and encoded before: no code of the caller's may run while the driver holds the connection.
+    """
 
     def __init__(
-        self, requests: Sequence[JobRequest], defaults: Mapping[str, Row], now: datetime, milliseconds: int
+        self, requests: Sequence[EncodedRequest], defaults: Mapping[str, Row], now: datetime, milliseconds: int
     ) -> None:
         self._requests = requests
         self._defaults = defaults
@@ -119,9 +114,7 @@ class _Batch:
         """A line for each job, whose place is noted by the way."""
         ids = uuid7_series(self._milliseconds, len(self._requests))
         now = str(self._now)
-        for index, (job_id, one) in enumerate(zip(ids, encode_requests(self._requests), strict=True)):
-            if one.job_type not in self._defaults:
-                raise definition_missing(f"requests[{index}]: ", one.job_type)
+        for job_id, one in zip(ids, self._requests, strict=True):
             priority, max_attempts, timeout_seconds = self._defaults[one.job_type]
             priority = priority if one.priority is None else one.priority
             max_attempts = max_attempts if one.max_attempts is None else one.max_attempts
@@ -130,10 +123,10 @@ class _Batch:
             next_run_at = self._next_run_at(one)
             is_later = next_run_at is not None and next_run_at > self._now
             self.has_later |= is_later
-            self._places.append((job_id, is_later, f"{next_run_at or now}\t{priority}\t{job_type}\n"))
+            self._places.append((job_id, is_later, f"{next_run_at or now!s}\t{priority}\t{job_type}\n"))
             yield (
                 f"{job_id}\t{job_type}\t{one.organization_id or NULL}\t{_escaped(one.payload)}\t{priority}"
-                f"\t{max_attempts}\t{timeout_seconds}\t{one.expires_at or NULL}"
+                f"\t{max_attempts}\t{timeout_seconds}\t{one.expires_at or NULL!s}"
                 f"\t{_escaped(text_array(one.tags)) if one.tags else NULL}"
                 f"\t{NULL if one.headers is None else _escaped(one.headers)}\n"
             )

@@ -236,23 +236,20 @@ def enqueue_job(connection: AnyConnection, request: JobRequest) -> EnqueuedJob:
 def enqueue_jobs(connection: AnyConnection, requests: Sequence[JobRequest]) -> list[EnqueuedJob]:
     """All jobs are stored, or none; answers stand in the order of ``requests``.
 
-    Up to 5,000 requests travel in one round trip; from 1,000 unkeyed ones on, COPY carries them inside a savepoint, and
-    they are checked while the server writes. Equal keys inside the batch behave as in separate calls: the first is new,
-    the rest are the same job or a conflict.
+    Up to 5,000 requests travel in one round trip; from 1,000 unkeyed ones on, COPY carries them. Equal keys inside
+    the batch behave as in separate calls: the first is new, the rest are the same job or a conflict.
 
     Raises what ``enqueue_job`` raises, with ``requests[i]`` of the first bad one in the message, and leaves nothing of
     the batch in the transaction; TransactionRequired for several requests on a connection in autocommit.
     """
     if not requests:
         return []
-    requests = announced(requests)
+    encoded = list(encode_requests(announced(list(requests))))
     ledger = borrow(connection)
-    is_autocommit = ledger.is_autocommit
-    if not is_autocommit and copying.is_worth_copying(ledger, requests):
-        return copying.copy_jobs(ledger, requests)
-    encoded = list(encode_requests(requests))
-    if len(encoded) > 1 and is_autocommit:
+    if len(encoded) > 1 and ledger.is_autocommit:
         raise errors.TransactionRequired("open a transaction around enqueue_jobs: all jobs are stored, or none")
+    if copying.is_worth_copying(ledger, encoded):
+        return copying.copy_jobs(ledger, encoded)
     return _enqueue_all(ledger, encoded)
 
 

@@ -432,6 +432,18 @@ def test_a_broken_atomic_block_is_an_aborted_transaction(connection, django):
     assert count(connection, "job_queue") == 0
 
 
+def test_what_the_database_refuses_of_a_copy_is_our_error_over_django(connection, django):
+    connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE unique_violation; END'"
+    )
+    connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON runledger.job_queue EXECUTE FUNCTION refuse()")
+
+    with pytest.raises(errors.UniqueViolation) as refused, atomic(django):
+        enqueue_jobs(django, [JobRequest("test.job", {"card": "4111"})] * 1000)
+
+    assert "4111" not in f"{refused.value} {refused.value.internal_message}"
+
+
 def test_another_database_of_django_is_refused():
     from django.db.utils import ConnectionHandler
 

@@ -1,5 +1,6 @@
 """Enqueue in bulk: order, all or nothing, and the index of the first bad request."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -121,8 +122,8 @@ def bad_batches():
     pair = [JobRequest("test.job", {"n": n}, idempotency_key="twice") for n in range(2)]
     yield "conflict inside", [good, *pair], errors.IdempotencyConflict, 2
     yield "two bad", [good, taken, JobRequest("nobody.knows")], errors.IdempotencyConflict, 1
-    many, bad = [good] * 1500, JobRequest(" ")
-    yield "copy missing", [*many, JobRequest("nobody.knows"), bad], errors.DefinitionNotFoundOrDisabled, 1500
+    many = [good] * 1500
+    yield "copy missing", [*many, JobRequest("nobody.knows"), good], errors.DefinitionNotFoundOrDisabled, 1500
     yield "copy none known", [JobRequest("nobody.knows")] * 1500, errors.DefinitionNotFoundOrDisabled, 0
     yield "copy invalid", [*many, JobRequest("test.job", {"nul": "\0"}), *many], errors.InvalidPayload, 1500
     yield "copy no type", [*many, JobRequest("\0"), *many], errors.InvalidIdentifier, 1500
@@ -175,3 +176,33 @@ def test_a_rollback_of_a_copied_batch_leaves_nothing(connection, caller):
     caller.rollback()
 
     assert snapshot(connection) == before
+
+
+def test_a_payload_that_asks_the_callers_own_connection_does_not_wait_for_itself(connection, caller):
+    @dataclass
+    class Order:
+        number: int
+
+        def __post_init__(self):
+            caller.execute("SELECT 1")
+
+    answers = enqueue_jobs(caller, [JobRequest("test.job", Order(number)) for number in range(1_000)])
+    caller.commit()
+
+    assert len(answers) == count(connection, "job_queue") == 1_000
+
+
+@pytest.mark.parametrize("size", [1, 3, 1_000])
+def test_requests_may_come_from_a_generator(connection, caller, size):
+    answers = enqueue_jobs(caller, (JobRequest("test.job", {"n": n}) for n in range(size)))
+    caller.commit()
+
+    assert len(answers) == count(connection, "job_queue") == size
+
+
+def test_a_connection_in_pipeline_mode_is_refused(connection, caller):
+    with caller.pipeline(), pytest.raises(errors.InvalidConfiguration, match="pipeline"):
+        enqueue_job(caller, JobRequest("test.job"))
+    caller.commit()
+
+    assert count(connection, "job_queue") == 0
