@@ -140,7 +140,7 @@ def requeue(
 
 
 @dead.command()
-@click.option("--older-than", type=DURATION, default="0", help="How long ago the job ended, at least: 30d, 12h.")
+@click.option("--older-than", type=DURATION, help="How long ago the job ended, at least: 30d, 12h.")
 @click.option("--type", "job_type", metavar="TYPE", shell_complete=job_types, help="Only jobs of this type.")
 @click.option("--all", "is_all", is_flag=True, help="All dead-lettered jobs.")
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Count what would go, and delete nothing.")
@@ -150,7 +150,7 @@ def requeue(
 def purge(
     session: Session,
     *,
-    older_than: float,
+    older_than: float | None,
     job_type: str | None,
     is_all: bool,
     is_dry_run: bool,
@@ -168,7 +168,7 @@ def purge(
       runledger dead purge --older-than 90d
       runledger dead purge --type mail.receipt --reason 'the campaign is over' --yes
     """
-    if not (older_than or job_type or is_all):
+    if older_than is None and not (job_type or is_all):
         raise click.UsageError("say which: --older-than, --type or --all")
-    retention = Retention(timedelta(seconds=older_than), [JobStatus.DEAD_LETTERED], job_type)
+    retention = Retention(timedelta(seconds=older_than or 0), [JobStatus.DEAD_LETTERED], job_type)
     prune_confirmed(session, retention, scope, is_dry_run=is_dry_run, reason=reason)

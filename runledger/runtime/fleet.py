@@ -171,9 +171,9 @@ class Fleet:
         signal_group(child.pid, signal.SIGKILL)
 
     def kill_the_overdue(self) -> None:
-        """SIGKILL to the process group of every worker that is past its job's timeout and grace, that did not become
-        ready in time, whose loop stands still, or that outgrew its memory; and to every other child that gives no sign
-        of life."""
+        """SIGKILL to the process group of every worker that is past its job's timeout and grace, or past the grace of
+        an attempt that counts no more, that did not become ready in time, whose loop stands still, or that outgrew its
+        memory; and to every other child that gives no sign of life."""
         now = time.monotonic_ns()
         for child in self.of_role(WORKER):
             cause = self._reason_to_kill(child, now)
@@ -201,6 +201,8 @@ class Fleet:
         slot = self._slot_of(child)
         if slot.hard_deadline and now > slot.hard_deadline:
             return "timeout"
+        if slot.interrupt_deadline and now > slot.interrupt_deadline:
+            return "canceled"
         if slot.state is SlotState.BOOTING:
             is_late = now - slot.spawned_at > self._config.boot_timeout_seconds * 1_000_000_000
             return "boot" if is_late else None

@@ -192,7 +192,8 @@ class Keeper:
             self._unclaimed = set(held_leases(ledger, list((self._unclaimed | set(renewed.values())) - known)))
 
     def _check_running(self) -> None:
-        """A running attempt whose lease is gone is interrupted; jobs stuck behind a long one are given back."""
+        """A running attempt whose lease is gone is interrupted, and has the grace of a timeout to end; jobs stuck
+        behind a long one are given back."""
         now = time.monotonic_ns()
         long = [slot for slot in self._living() if slot.running_token and now - slot.started_at > 250_000_000]
         if not long:
@@ -204,7 +205,7 @@ class Keeper:
         for token in running.keys() - held:
             slot = running[token]
             if slot.running_token == token and slot.interrupted_token != token:
-                slot.interrupt(token)
+                slot.interrupt(token, now + self._config.timeout_grace_seconds * 1_000_000_000)
                 _signal(slot.pid)
                 log(logging.INFO, "job.interrupted", worker_id=self.worker_id(slot), lease_token=token)
 

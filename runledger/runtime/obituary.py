@@ -21,8 +21,8 @@ _WRITE_BYTES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Obituary:
-    """How a worker ended and which leases it held. ``cause`` is ``crash``, ``timeout``, ``memory``,
-    ``wedged`` or ``shutdown``."""
+    """How a worker ended and which leases it held. ``cause`` is ``crash``, ``timeout``, ``canceled``,
+    ``memory``, ``wedged``, ``boot`` or ``shutdown``."""
 
     worker_id: str
     cause: str

@@ -42,6 +42,7 @@ class _Word(IntEnum):
     QUIET = 15
     FITTED = 16
     PREPARED = 17
+    INTERRUPT_DEADLINE = 18
 
 
 class Slot:
@@ -87,8 +88,10 @@ class Slot:
         """The database has answered, and the schema fits."""
         self._set(_Word.PREPARED, 1)
 
-    def interrupt(self, token: int) -> None:
-        """The attempt with this token counts no more; its handler is to be interrupted."""
+    def interrupt(self, token: int, deadline: int = 0) -> None:
+        """The attempt with this token counts no more; its handler is to be interrupted, and to have ended by
+        ``deadline``, if there is one."""
+        self._set(_Word.INTERRUPT_DEADLINE, deadline)
         self._set(_Word.INTERRUPTED_TOKEN, token)
 
     def set_pid(self, pid: int) -> None:
@@ -178,6 +181,12 @@ class Slot:
     @property
     def interrupted_token(self) -> int:
         return self._get(_Word.INTERRUPTED_TOKEN)
+
+    @property
+    def interrupt_deadline(self) -> int:
+        """Of the handler that runs, when it has been interrupted; else 0."""
+        is_interrupted = self.running_token and self.running_token == self.interrupted_token
+        return self._get(_Word.INTERRUPT_DEADLINE) if is_interrupted else 0
 
     @property
     def is_asked_to_leave(self) -> bool:

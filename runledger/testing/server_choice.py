@@ -45,11 +45,13 @@ def test_server() -> Iterator[str]:
     """The URL of a server that may create databases, usable inside the block.
 
     Order: RUNLEDGER_TEST_DATABASE_URL, embedded, Docker; RUNLEDGER_TEST_DB=url|embedded|docker pins one. A given URL
-    that does not work is never passed over. Raises NoTestDatabase. Import this function by its module inside test
-    files: pytest collects an imported name that begins with ``test_``.
+    that does not work is never passed over. Raises NoTestDatabase.
     """
     with contextlib.ExitStack() as stack:
         yield _first_server(stack, os.environ)
+
+
+test_server.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test where it is imported
 
 
 def _first_server(stack: contextlib.ExitStack, environment: Mapping[str, str]) -> str:

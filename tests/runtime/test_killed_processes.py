@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from runtime.hosts import Desk, Host, until
 
-from runledger import JobStatus, Outcome
+from runledger import JobStatus, Outcome, Scope, cancel_job
 
 pytestmark = pytest.mark.process
 StartHost = Callable[..., Host]
@@ -233,6 +233,23 @@ def test_a_stopped_worker_that_wakes_after_its_lease_cannot_finish_the_job(desk:
     assert desk.wait_for_end(job_id).attempt == 2
     assert desk.outcomes(job_id) == ["LEASE_EXPIRED", "SUCCEEDED"]
     assert desk.effects(job_id) == ["begun", "ended"] * 2
+    assert host.stop() == 0
+
+
+def test_a_cancelled_handler_that_goes_on_is_killed_after_the_grace(desk: Desk, start_host: StartHost) -> None:
+    job_id = desk.one("insistent", gate=str(desk.gate()))
+    host = start_host(JOBS_TIMEOUT_GRACE_SECONDS=1).ready()
+    desk.wait_for_effect(job_id)
+
+    cancel_job(desk.connection, job_id, scope=Scope.any())
+    [killed] = host.wait_for_event("process.killed")
+    next_id = desk.one("work")
+
+    assert (killed["role"], killed["cause"]) == ("worker", "canceled")
+    assert desk.wait_for_end(next_id).status is JobStatus.SUCCEEDED
+    assert desk.job(job_id).status is JobStatus.CANCELED
+    assert desk.outcomes(job_id) == ["CANCELED"]
+    assert desk.effects(job_id) == ["begun"]
     assert host.stop() == 0
 
 

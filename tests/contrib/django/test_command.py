@@ -188,3 +188,45 @@ def wait_for_text(path: Path, text: str) -> None:
     while text not in path.read_text():
         assert time.monotonic() < deadline, path.read_text()
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("block", "left"), [("contextlib.nullcontext()", 0), ("transaction.atomic()", None)])
+def test_an_interrupted_query_leaves_a_connection_that_works(shop: Project, block: str, left: int | None) -> None:
+    """And no query that could still commit; in an atomic block Django itself hangs up, and nothing commits."""
+    said = shop.python(
+        f"""
+        import contextlib, signal, time
+        from django.db import connection, transaction
+        from runledger.contrib.django.hygiene import ConnectionHygiene
+
+        class Interrupt(BaseException):
+            pass
+
+        def interrupt(*_):
+            raise Interrupt
+
+        def handler():
+            with {block}, connection.cursor() as cursor:
+                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                cursor.execute("SELECT pg_sleep(60)")
+
+        def running():
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+                )
+                return cursor.fetchone()[0]
+
+        signal.signal(signal.SIGALRM, interrupt)
+        try:
+            ConnectionHygiene().around_attempt(None, None, handler)
+        except Interrupt:
+            print("interrupted")
+        deadline = time.monotonic() + 10
+        while (found := running()) != {left or 0} and {left is not None} and time.monotonic() < deadline:
+            time.sleep(0.05)
+        print(found)
+        """
+    ).split()
+    assert said[0] == "interrupted"
+    assert left is None or said[1] == str(left)
