@@ -1196,6 +1196,11 @@ FROM runledger.job_ready GROUP BY runledger.job_ready.job_type) AS readied ON re
 FROM runledger.job_scheduled GROUP BY runledger.job_scheduled.job_type) AS waiting ON waiting.job_type = runledger.job_definitions.job_type LEFT OUTER JOIN (SELECT runledger.job_leases.job_type AS job_type, count(*) AS jobs, CAST(EXTRACT(epoch FROM clock_timestamp() - min(runledger.job_leases.leased_at)) AS DOUBLE PRECISION) AS oldest
 FROM runledger.job_leases GROUP BY runledger.job_leases.job_type) AS leased ON leased.job_type = runledger.job_definitions.job_type ORDER BY runledger.job_definitions.job_type;
 
+/* runledger:quiesce_canceled */ UPDATE runledger.job_queue SET quiesces_at=NULL WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_queue.quiesces_at > clock_timestamp() AND (SELECT runledger.job_attempts.lease_token
+FROM runledger.job_attempts
+WHERE runledger.job_attempts.job_id = runledger.job_queue.id ORDER BY runledger.job_attempts.lease_token DESC
+ LIMIT 1) = any(CAST(%(lease_tokens)s AS BIGINT[])) RETURNING CAST(runledger.job_queue.id AS TEXT) AS id;
+
 /* runledger:record_migration */ INSERT INTO runledger.runledger_migration_history (version, name, checksum, package_version, applied_at) VALUES (CAST(%(version)s AS BIGINT), CAST(%(name)s AS TEXT), CAST(%(checksum)s AS TEXT), CAST(%(package_version)s AS TEXT), clock_timestamp()) RETURNING runledger.runledger_migration_history.version;
 
 /* runledger:record_operator_action */ INSERT INTO runledger.operator_actions (action, actor, reason, selection, affected, detail) SELECT CAST(%(action)s AS TEXT) AS anon_1, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_3, CAST(CAST(%(selection)s AS TEXT) AS JSONB) AS anon_4, CAST(%(affected)s AS BIGINT) AS anon_5, CAST(CAST(%(detail)s AS TEXT) AS JSONB) AS anon_6 RETURNING runledger.operator_actions.id;
@@ -1612,7 +1617,7 @@ WHERE copied.is_again AND copied.kind = 'JOB'::runledger.workflow_step_kind AND 
 FROM runledger.workflow_runs LEFT OUTER JOIN runledger.workflow_runs AS holder ON holder.holds_active_key AND holder.workflow_type = runledger.workflow_runs.workflow_type AND holder.active_key = runledger.workflow_runs.active_key AND holder.organization_id IS NOT DISTINCT FROM runledger.workflow_runs.organization_id
 WHERE runledger.workflow_runs.id = CAST(%(run_id)s AS UUID);
 
-/* runledger:select_rerun_source */ SELECT CAST(runledger.workflow_runs.status AS TEXT) AS status, EXISTS (SELECT runledger.job_queue.id
+/* runledger:select_rerun_source */ SELECT CAST(runledger.workflow_runs.status AS TEXT) AS status, (SELECT EXTRACT(epoch FROM max(runledger.job_queue.quiesces_at) - clock_timestamp()) AS anon_2
 FROM runledger.workflow_steps JOIN runledger.job_queue ON runledger.job_queue.id = runledger.workflow_steps.job_id
 WHERE runledger.workflow_steps.workflow_run_id = runledger.workflow_runs.id AND runledger.job_queue.quiesces_at > clock_timestamp()) AS anon_1, CAST(successors.id AS TEXT) AS id, CAST(successors.status AS TEXT) AS status__1
 FROM runledger.workflow_runs LEFT OUTER JOIN LATERAL (SELECT successor.id AS id, successor.status AS status

@@ -223,7 +223,9 @@ def _ended(facts: JobFacts) -> JobExplanation:
         gates, advice = [_cancellation(facts)], _again(facts)
         if facts.quiesces_at is not None and facts.quiesces_at > facts.now:
             until = _until(facts, facts.quiesces_at)
-            gates.append(Gate("quiesced", NOTE, f"its worker may still stop; it can be requeued in {until}"))
+            text = f"its last attempt may not have ended; it can be requeued once it has, at the latest in {until}"
+            gates.append(Gate("quiesced", NOTE, text))
+            advice = ["runledger workers"]
         verdict = f"It was cancelled {ago} ago: {gates[0].text}."
     return _explanation(facts, verdict, gates, advice)
 

@@ -1,15 +1,36 @@
 """What a cancellation leaves behind, of one job or of all live jobs of a run: ended attempts, records, timeline."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CTE, Text, func, insert, null, select, update
+from sqlalchemy import CTE, BigInteger, Text, Uuid, func, insert, null, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from runledger.core.states import JobEventType, JobStatus, Outcome
 from runledger.postgres import tables
-from runledger.postgres.expressions import CLOCK, ZERO, as_text, constant, ids_of, literal, parameter
+from runledger.postgres.connection import AnyConnection, borrow
+from runledger.postgres.expressions import CLOCK, ONE, ZERO, as_text, constant, ids_of, literal, parameter
+from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_attempts, job_events, job_leases, job_queue
 
 _record = job_queue.c
+_last_token = (
+    select(job_attempts.c.lease_token)
+    .where(job_attempts.c.job_id == _record.id)
+    .order_by(job_attempts.c.lease_token.desc())
+    .limit(ONE)
+    .scalar_subquery()
+)
+QUIESCE_CANCELED = Statement(
+    "quiesce_canceled",
+    update(job_queue)
+    .where(_record.id == func.any(parameter("job_ids", ARRAY(Uuid))))
+    .where(_record.quiesces_at > CLOCK)
+    .where(_last_token == func.any(parameter("lease_tokens", ARRAY(BigInteger))))
+    .values(quiesces_at=null())
+    .returning(as_text(_record.id)),
+)
+
 _reason = parameter("reason", Text)
 _actor = parameter("actor", Text)
 _of_lease = (
@@ -127,3 +148,11 @@ def _told(taken: CTE) -> CTE:
         )
         .cte("told")
     )
+
+
+def quiesce_canceled(connection: AnyConnection, job_ids: Sequence[str], lease_tokens: Sequence[int]) -> list[str]:
+    """The attempts under these tokens have ended, whatever was to become of them: where a cancellation waited for the
+    end of a lease, its job may be requeued and its run be run again now. Answers with the jobs for which that is news.
+    """
+    parameters = {"job_ids": list(job_ids), "lease_tokens": list(lease_tokens)}
+    return [row[0] for row in borrow(connection).fetch(QUIESCE_CANCELED, parameters)]

@@ -68,6 +68,11 @@ class LedgerConnection:
         """Whether each statement would commit by itself, because no transaction is open and none would begin."""
         raise NotImplementedError
 
+    @property
+    def driver_connection(self) -> Any:
+        """The connection of psycopg or psycopg2 underneath, which outlives what wraps it."""
+        raise NotImplementedError
+
     def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         raise NotImplementedError
 
@@ -103,6 +108,10 @@ class PsycopgConnection(LedgerConnection):
     @property
     def is_autocommit(self) -> bool:
         return self.driver.autocommit and self.driver.info.transaction_status == TransactionStatus.IDLE
+
+    @property
+    def driver_connection(self) -> Any:
+        return self.driver
 
     def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         with self.driver.cursor(row_factory=tuple_row) as cursor:
@@ -157,6 +166,10 @@ class Psycopg2Connection(LedgerConnection):
         return bool(self.driver.autocommit) and self.driver.get_transaction_status() == TRANSACTION_STATUS_IDLE
 
     @property
+    def driver_connection(self) -> Any:
+        return self.driver
+
+    @property
     def can_copy(self) -> bool:
         return False
 
@@ -188,12 +201,15 @@ class SqlAlchemyConnection(LedgerConnection):
 
     @property
     def is_autocommit(self) -> bool:
-        driver: Any = self.core.connection.driver_connection
-        return bool(driver.autocommit)  # the server's isolation level, which SQLAlchemy would ask for, does not tell
+        return bool(self.driver_connection.autocommit)  # the isolation level that SQLAlchemy knows does not tell
+
+    @property
+    def driver_connection(self) -> Any:
+        return self.core.connection.driver_connection
 
     @property
     def can_copy(self) -> bool:
-        return isinstance(self.core.connection.driver_connection, psycopg.Connection)
+        return isinstance(self.driver_connection, psycopg.Connection)
 
     def _execute(self, statement: Statement, parameters: Parameters) -> list[Row]:
         result = self.core.exec_driver_sql(statement.text(self.schema), parameters)
@@ -201,7 +217,7 @@ class SqlAlchemyConnection(LedgerConnection):
 
     @contextmanager
     def _driver_cursor(self) -> Iterator[psycopg.Cursor[Row]]:
-        driver = self.core.connection.driver_connection
+        driver = self.driver_connection
         if not isinstance(driver, psycopg.Connection):
             raise InvalidConfiguration("COPY needs a psycopg 3 connection")
         with driver.cursor(row_factory=tuple_row) as cursor:
@@ -220,6 +236,10 @@ class DjangoConnection(LedgerConnection):
     @property
     def is_autocommit(self) -> bool:
         return not self.django.in_atomic_block and bool(self.django.get_autocommit())
+
+    @property
+    def driver_connection(self) -> Any:
+        return self.django.connection
 
     @property
     def can_copy(self) -> bool:
@@ -249,6 +269,13 @@ class DjangoConnection(LedgerConnection):
             raise TransactionAborted("the transaction has already failed; roll it back first") from None
         except (DjangoError, psycopg.Error) as error:  # a COPY goes past Django's cursor
             raise error_for(error) from None
+
+
+def is_in_transaction(driver_connection: Any) -> bool:
+    """Whether a transaction is open on this connection of psycopg or psycopg2, as far as this side knows."""
+    if driver_connection.closed:
+        return False
+    return driver_connection.info.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
 
 
 def default_schema() -> str:

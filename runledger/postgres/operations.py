@@ -151,8 +151,9 @@ def requeue_job(
     if status not in JOB_TRANSITIONS["requeue"].sources:
         raise errors.InvalidStateTransition(f"a job that is {status} cannot be requeued")
     if seconds > 0:
+        latest = f"in {math.ceil(seconds)} s at most"
         raise errors.CancellationNotQuiesced(
-            f"the cancelled attempt may still be running; its lease ends in {math.ceil(seconds)} s, try again then"
+            f"the cancelled attempt may still be running; try again once it has ended, {latest}"
         )
     raise errors.StateChangedConcurrently("the job changed at the same moment; try again")
 

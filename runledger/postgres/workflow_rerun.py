@@ -4,6 +4,7 @@ What must run again is what did not succeed, and everything behind it. All other
 the new run needs nothing of the old one, which stays as it is.
 """
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -52,17 +53,17 @@ _successors = (
     .limit(ONE)
     .lateral("successors")
 )
-_unquiet = (
-    select(job_queue.c.id)
+_unquiet_seconds = (
+    select(func.extract("epoch", func.max(job_queue.c.quiesces_at) - CLOCK))
     .select_from(workflow_steps.join(job_queue, job_queue.c.id == _step.job_id))
     .where(_step.workflow_run_id == _run.id)
     .where(job_queue.c.quiesces_at > CLOCK)
     .correlate(workflow_runs)
-    .exists()
+    .scalar_subquery()
 )
 SELECT_SOURCE = Statement(
     "select_rerun_source",
-    select(as_text(_run.status), _unquiet, as_text(_successors.c.id), as_text(_successors.c.status))
+    select(as_text(_run.status), _unquiet_seconds, as_text(_successors.c.id), as_text(_successors.c.status))
     .select_from(workflow_runs.outerjoin(_successors, TRUE))
     .where(_run.id == _run_id)
     .where(in_scope(_run.organization_id)),
@@ -225,7 +226,7 @@ SELECT_OBSTACLE = Statement(
 
 class _Source(NamedTuple):
     status: str
-    is_unquiet: bool
+    unquiet_seconds: float | None
     successor_id: str | None
     successor_status: str | None
 
@@ -281,8 +282,11 @@ def _check_source(source: _Source) -> None:
         raise errors.RecoverySourceNotTerminal(f"the run is {status}; cancel it, or wait until it has ended")
     if status is WorkflowRunStatus.SUCCEEDED:
         raise errors.RecoverySourceSucceeded("the run succeeded; to do all of it once more, enqueue a new one")
-    if source.is_unquiet and source.successor_id is None:
-        raise CancellationNotQuiesced("a cancelled attempt of the run may still be running; try again a little later")
+    if source.unquiet_seconds is not None and source.successor_id is None:
+        seconds = max(1, math.ceil(source.unquiet_seconds))
+        raise CancellationNotQuiesced(
+            f"a cancelled attempt of the run may still be running; try again once it has ended, in {seconds} s at most"
+        )
 
 
 def _check_named(ledger: LedgerConnection, named: Parameters, also: Collection[str]) -> None:

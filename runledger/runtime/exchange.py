@@ -13,6 +13,7 @@ from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended, Succeeded, runs_to_lock
 from runledger.core.states import Outcome
 from runledger.core.workflow_errors import WorkflowReleaseConflict
+from runledger.postgres.cancellation import quiesce_canceled
 from runledger.postgres.claim import CLAIM_JOBS, CLAIM_STEPS, claim_parameters
 from runledger.postgres.leases import stored_attempts
 from runledger.postgres.settle import settle_calls, settle_jobs
@@ -65,6 +66,14 @@ class Exchange:
         """The leases of attempts that have ended and whose outcomes were set aside: somebody has locked them."""
         return [one.end.lease_token for one in self._locked if one.started_at is not None]
 
+    def is_written(self, lease_token: int) -> bool:
+        """Whether the outcome of this lease waits no more: neither in the outbox nor for somebody's lock."""
+        return lease_token not in self._outbox and all(one.end.lease_token != lease_token for one in self._locked)
+
+    def try_the_locked_next(self) -> None:
+        """The next exchange does not wait for the end of the pause: who held the lock is gone."""
+        self._locked_again_at = 0.0
+
     def settle(self) -> None:
         """Every waiting outcome is written, or was refused because its lease is lost."""
         if len(self._outbox):
@@ -84,6 +93,11 @@ class Exchange:
             with self._link.autocommit() as ledger:
                 add_inputs(ledger, jobs)
         return jobs
+
+    def note_ended(self, job: ClaimedJob) -> None:
+        """The attempt, which counts no more, has ended: nobody needs to wait for its lease before a requeue."""
+        with self._link.autocommit() as ledger:
+            quiesce_canceled(ledger, [job.job_id], [job.lease_token])
 
     def _claim(self, limit: int) -> Parameters:
         return claim_parameters(
@@ -181,7 +195,10 @@ class Exchange:
         if not lost:
             return
         with self._link.autocommit() as ledger:
-            stored = stored_attempts(ledger, [one.end.lease_token for one in lost], [one.end.job_id for one in lost])
+            tokens, job_ids = [one.end.lease_token for one in lost], [one.end.job_id for one in lost]
+            stored = stored_attempts(ledger, tokens, job_ids)
+            if Outcome.CANCELED in stored.values():
+                quiesce_canceled(ledger, job_ids, tokens)
         for one in lost:
             outcome = stored.get(one.end.lease_token)
             if outcome in (Outcome.SUCCEEDED, _outcome_of(one.end)):

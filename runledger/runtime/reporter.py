@@ -5,17 +5,18 @@ second old, and otherwise wait for the next, for the attendant's look, or for th
 report in a tight loop.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-from runledger.core.errors import LeaseLost
+from runledger.core.errors import InvalidConfiguration, LeaseLost, RunledgerError
 from runledger.core.jobs import ClaimedJob
 from runledger.core.operations import JobRuntimeConfig
 from runledger.core.results import Succeeded
 from runledger.core.states import LogLevel
-from runledger.postgres.connection import borrow
-from runledger.postgres.leases import save_progress, write_logs
+from runledger.postgres.connection import borrow, is_in_transaction
+from runledger.postgres.leases import held_leases, save_progress, write_logs
 from runledger.postgres.runtime_configs import find_job_runtime_config
 from runledger.postgres.settle import settle_jobs
 from runledger.runtime.interrupts import Interrupts
@@ -38,7 +39,7 @@ class Reporter:
         self._logs: list[tuple[LogLevel, str, str]] = []
         self._log_lines = 0
         self._written_at = 0.0
-        self.is_finished = False
+        self._finished_on: Any = None
         self.is_asked_to_stop: Callable[[], bool] = lambda: False
 
     @property
@@ -55,7 +56,22 @@ class Reporter:
         self._done = self._total = None
         self._log_lines = 0
         self._written_at = 0.0
-        self.is_finished = False
+        self._finished_on = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the handler has finished its attempt, in a transaction of which nobody here knows the end."""
+        return self._finished_on is not None
+
+    @property
+    def is_left_open(self) -> bool:
+        """Whether the connection on which the handler finished is in a transaction: that one, as a rule."""
+        return self._finished_on is not None and is_in_transaction(self._finished_on)
+
+    def hang_up(self) -> None:
+        """The connection on which the handler finished is closed, and the server rolls back."""
+        with contextlib.suppress(Exception):  # of either driver; it may be closed, or broken
+            self._finished_on.close()
 
     def save_progress(self, done: int | None, total: int | None) -> None:
         self._done = self._done if done is None else done
@@ -85,14 +101,27 @@ class Reporter:
         with self._interrupts.shielded():
             self._write()
             end = Succeeded(job.job_id, job.lease_token, output_text, workflow_run_id=job.workflow_run_id)
-            if not settle_jobs(borrow(connection, self._link.schema), [end]):
-                raise LeaseLost("the lease is not held any more; nothing was written")
-            self.is_finished = True
+            theirs = borrow(connection, self._link.schema)
+            if not settle_jobs(theirs, [end]):
+                raise self._refusal(job)
+            self._finished_on = theirs.driver_connection
 
     def flush(self) -> None:
         """What still waits is stored; called before the attempt is settled and by the attendant of a long job."""
         if self._job is not None and (self._logs or self._done is not None or self._total is not None):
             self._write()
+
+    def _refusal(self, job: ClaimedJob) -> RunledgerError:
+        """Why nothing was settled on the handler's connection."""
+        if self.is_finished:
+            return LeaseLost("the handler has finished this attempt before; nothing was written")
+        with self._link.autocommit() as ledger:
+            if held_leases(ledger, [job.lease_token]):
+                return InvalidConfiguration(
+                    "the connection does not see this job: it leads to another database than the worker's, or its "
+                    "transaction began before the claim; nothing was written"
+                )
+        return LeaseLost("the lease is not held any more; nothing was written")
 
     def _current(self) -> ClaimedJob:
         if self._job is None:

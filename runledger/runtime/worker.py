@@ -200,11 +200,34 @@ class Worker:
         self._outbox.add(end, now, time.monotonic(), job, is_doubtful=is_doubtful)
         if isinstance(end, Ended) and is_failed and not is_doubtful:
             log_failure(job, end)
+        if self._reporter.is_left_open:
+            self._end_what_was_left_open(job)
+
+    def _end_what_was_left_open(self, job: ClaimedJob) -> None:
+        """The handler finished and returned without ending the transaction. While it is open, nobody can settle the
+        lease or take it back, and a later handler on the same connection would commit it."""
+        self._settle_quietly()
+        if self._exchange.is_written(job.lease_token) or not self._reporter.is_left_open:
+            return  # the transaction was another one: the connection is a pool's, and had been given away
+        self._reporter.hang_up()
+        self._exchange.try_the_locked_next()
+        log(
+            logging.ERROR,
+            "job.finish_left_open",
+            job_id=job.job_id,
+            job_type=job.job_type,
+            lease_token=job.lease_token,
+            meaning="the handler returned before its transaction had ended; its connection was closed to roll it back",
+        )
 
     def _void(self, job: ClaimedJob, started_at: float) -> None:
         """The attempt was interrupted: its lease is gone and nothing can be written; or the host stops in a hurry,
         and the job goes back with its attempt refunded."""
         log(logging.INFO, "job.attempt_void", job_id=job.job_id, lease_token=job.lease_token)
+        try:
+            self._exchange.note_ended(job)
+        except RunledgerError as error:
+            log(logging.WARNING, "job.end_not_noted", job_id=job.job_id, code=error.code, error=str(error))
         if self.is_stopping:
             self._outbox.add(cut_short(job), started_at, time.monotonic(), job)
 

@@ -351,7 +351,9 @@ def test_a_cancelled_job_whose_worker_may_still_run_cannot_be_requeued_yet(conne
     found = explained(connection, job)
 
     assert "by somebody who gave no name, without a reason" in found.verdict
-    assert gate(found, "quiesced").text.startswith("its worker may still stop; it can be requeued in ")
+    quiesced = gate(found, "quiesced").text
+    assert quiesced.startswith("its last attempt may not have ended; it can be requeued once it has, at the latest in ")
+    assert found.advice == ("runledger workers",)
 
 
 def test_a_job_that_expired(connection: Connection) -> None:

@@ -203,7 +203,7 @@ def test_a_requeue_waits_until_the_cancelled_attempt_can_no_longer_run(connectio
         requeue_job(connection, job.job_id, scope=ANY)
 
     assert refused.value.code == "job.cancellation_not_quiesced"
-    [seconds] = re.findall(r"its lease ends in (\d+) s", str(refused.value))
+    [seconds] = re.findall(r"once it has ended, in (\d+) s at most", str(refused.value))
     assert 0 < int(seconds) <= 60
     assert snapshot(connection) == before
     let_it_quiesce(connection)

@@ -22,6 +22,7 @@ from runledger.core.jobs import ClaimedJob, Scope
 from runledger.core.requests import JobRequest
 from runledger.core.results import LeaseCheck
 from runledger.core.states import JobStatus, Outcome
+from runledger.postgres.cancellation import quiesce_canceled
 from runledger.postgres.claim import claim_jobs
 from runledger.postgres.definitions import set_definition_enabled, set_definition_paused
 from runledger.postgres.enqueue import enqueue_job
@@ -341,6 +342,23 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             cancel_job(self.connection, job.job_id, scope=ANY)
             job.cancel()
+
+    @rule(data=st.data())
+    def an_attempt_ends_too_late(self, data: st.DataObject) -> None:
+        """Any attempt of a job, an old one too: only the last one's end is what a requeue waits for."""
+        job = self.any_job(data)
+        rows = self.connection.execute(
+            "SELECT lease_token FROM runledger.job_attempts WHERE job_id = %s ORDER BY 1", (job.job_id,)
+        ).fetchall()
+        assume(rows)
+        tokens = [row[0] for row in rows]
+        token = data.draw(st.sampled_from(tokens), label="token")
+        is_news = job.is_quiescing and token == tokens[-1]
+
+        assert quiesce_canceled(self.connection, [job.job_id], [token]) == ([job.job_id] if is_news else [])
+
+        if is_news:
+            job.is_quiescing = False
 
     @rule(data=st.data(), is_quiesced=st.booleans())
     def requeue(self, data: st.DataObject, is_quiesced: bool) -> None:

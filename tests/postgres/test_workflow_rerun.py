@@ -300,7 +300,7 @@ def test_a_cancelled_attempt_has_time_to_stop(connection):
     with connection.transaction():
         cancel_workflow_run(connection, run_id=old)
 
-    with pytest.raises(CancellationNotQuiesced):
+    with pytest.raises(CancellationNotQuiesced, match=r"once it has ended, in \d+ s at most"):
         rerun(connection, old)
     connection.execute("UPDATE runledger.job_queue SET quiesces_at = clock_timestamp() - interval '1 second'")
 

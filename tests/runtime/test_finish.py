@@ -4,10 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 from runtime.benches import Bench
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
-from runledger import JobCatalog, JobContext, JobStatus, LeaseLost, Outcome, Scope
+from runledger import (
+    InvalidConfiguration,
+    JobCatalog,
+    JobContext,
+    JobStatus,
+    LeaseLost,
+    Outcome,
+    RunledgerError,
+    Scope,
+)
 from runledger.postgres.operations import cancel_job
 from runledger.runtime import exchange, failure_lines, worker
 
@@ -77,6 +89,83 @@ def test_a_finish_rolls_back_with_an_exception_of_the_handler(run_finishing: Run
 
     assert orders(bench) == 0
     assert [one.error_code for one in bench.attempts(job_id)] == ["exception.ValueError"]
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "psycopg2", "session"])
+def test_a_finish_that_is_left_open_rolls_back_with_its_connection(
+    make_bench: MakeBench, database_url: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could settle the lease before; a later handler on the same connection would commit it."""
+    said: list[str] = []
+    monkeypatch.setattr(worker, "log", lambda level, event, **fields: said.append(event))
+    kept = opened(kind, database_url)
+    catalog = JobCatalog(max_attempts=2)
+
+    @catalog.job("test")
+    def test(context: JobContext, payload: Any) -> None:
+        context.finish(kept)
+
+    bench = make_bench(catalog)
+    job_id = bench.enqueue("test")
+    bench.work()
+
+    [attempt] = bench.attempts(job_id)
+    assert (attempt.outcome, attempt.error_code) == (Outcome.RETRYABLE, "job.finish_rolled_back")
+    assert said == ["job.finish_left_open"]
+    assert bench.scalar("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kept'") == 0
+    if kind == "session":
+        kept.invalidate()
+
+
+def opened(kind: str, database_url: str) -> Any:
+    """A connection that begins a transaction by itself, as somebody might keep one in a process."""
+    if kind == "psycopg":
+        return psycopg.connect(database_url, application_name="kept")
+    if kind == "psycopg2":
+        return psycopg2.connect(database_url, application_name="kept")
+    url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return Session(create_engine(url, connect_args={"application_name": "kept"}))
+
+
+def test_a_connection_that_went_to_somebody_else_is_left_alone(make_bench: MakeBench, database_url: str) -> None:
+    """A pool may lend it to another thread before the handler has returned."""
+    kept = psycopg.connect(database_url)
+    catalog = JobCatalog()
+
+    @catalog.job("test")
+    def test(context: JobContext, payload: Any) -> None:
+        context.finish(kept)
+        kept.commit()
+        kept.execute("SELECT 1")
+
+    bench = make_bench(catalog)
+    job_id = bench.run("test")
+
+    assert bench.job(job_id).status is JobStatus.SUCCEEDED
+    assert kept.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+    kept.close()
+
+
+def test_a_finish_in_another_database_says_so(make_bench: MakeBench, database_url: str, own_database: str) -> None:
+    refused: list[RunledgerError] = []
+    catalog = JobCatalog()
+
+    @catalog.job("test")
+    def test(context: JobContext, payload: Any) -> str:
+        with psycopg.connect(own_database) as connection:
+            try:
+                context.finish(connection)
+            except RunledgerError as error:
+                refused.append(error)
+        return "done here"
+
+    bench = make_bench(catalog)
+    job_id = bench.run("test")
+
+    [error] = refused
+    assert isinstance(error, InvalidConfiguration)
+    assert "another database" in str(error)
+    assert bench.job(job_id).output == "done here"
 
 
 def test_an_exception_after_a_committed_finish_changes_nothing(run_finishing: RunFinishing) -> None:

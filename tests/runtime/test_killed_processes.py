@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from runtime.hosts import Desk, Host, until
 
-from runledger import JobStatus, Outcome, Scope, cancel_job
+from runledger import CancellationNotQuiesced, JobStatus, Outcome, Scope, cancel_job, requeue_job
 
 pytestmark = pytest.mark.process
 StartHost = Callable[..., Host]
@@ -233,6 +233,26 @@ def test_a_stopped_worker_that_wakes_after_its_lease_cannot_finish_the_job(desk:
     assert desk.wait_for_end(job_id).attempt == 2
     assert desk.outcomes(job_id) == ["LEASE_EXPIRED", "SUCCEEDED"]
     assert desk.effects(job_id) == ["begun", "ended"] * 2
+    assert host.stop() == 0
+
+
+def test_a_cancelled_job_can_be_requeued_as_soon_as_its_handler_has_ended(desk: Desk, start_host: StartHost) -> None:
+    """Not only when the lease would have ended, a minute later."""
+    gate = desk.gate()
+    job_id = desk.one("gated", gate=str(gate))
+    host = start_host().ready()
+    desk.wait_for_effect(job_id)
+
+    cancel_job(desk.connection, job_id, scope=Scope.any())
+    with pytest.raises(CancellationNotQuiesced):
+        requeue_job(desk.connection, job_id, scope=Scope.any())
+    host.wait_for_event("job.attempt_void")
+    quiesces_at = "SELECT quiesces_at FROM runledger.job_queue WHERE id = %s"
+    until(lambda: desk.scalar(quiesces_at, job_id) is None, what="the note that the attempt has ended")
+    gate.touch()
+
+    assert requeue_job(desk.connection, job_id, scope=Scope.any()) == 2
+    assert desk.wait_for_end(job_id).status is JobStatus.SUCCEEDED
     assert host.stop() == 0
 
 
