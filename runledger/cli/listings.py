@@ -134,8 +134,10 @@ def wait_and_show(session: Session, ledger: Ledger, job_id: UUID | str, *, patie
     try:
         ended = ledger.wait_for_job(job_id, timeout_seconds=None if patience == math.inf else patience)
     except WaitTimedOut:
-        show_job(session, ledger, ledger.get_job(job_id))
-        raise
+        ended = ledger.get_job(job_id)  # which may have ended just now
+        if not ended.status.is_final:
+            show_job(session, ledger, ended)
+            raise
     show_job(session, ledger, ended)
     session.say(f"{ended.status} after {time.monotonic() - began:.1f} s")
     if ended.status is not JobStatus.SUCCEEDED:

@@ -140,7 +140,7 @@ class Ledger:
                     return job
         except JobNotFound as error:
             raise JobNotFound(str(error), hint="has the transaction that enqueued it committed?") from None
-        raise WaitTimedOut(f"the job is still {job.status} after {timeout_seconds or 0:g} seconds")
+        raise WaitTimedOut(f"the job is still {job.status} after {timeout_seconds or 0:g} s")
 
     def cancel_jobs(
         self,
@@ -208,7 +208,7 @@ class Ledger:
         for run in _looks(lambda: self.get_workflow_run(run_id), timeout_seconds, poll_seconds):
             if run.status.is_final:
                 return run
-        raise WorkflowWaitTimedOut(f"the run is still {run.status} after {timeout_seconds or 0:g} seconds")
+        raise WorkflowWaitTimedOut(f"the run is still {run.status} after {timeout_seconds or 0:g} s")
 
     def wait_for_workflow_result(
         self, run_id: UUID | str, timeout_seconds: float | None = None, poll_seconds: float = 0.25

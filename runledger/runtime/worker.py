@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from runledger.core.catalog import JobCatalog
-from runledger.core.errors import LeaseLost, RunledgerError
+from runledger.core.errors import InvalidConfiguration, LeaseLost, PermissionDenied, RunledgerError
 from runledger.core.jobs import ClaimedJob
 from runledger.core.results import Ended
 from runledger.postgres.definitions import sync_definitions
@@ -30,6 +30,8 @@ from runledger.runtime.tally import Tally
 
 FIRST_PAUSE_SECONDS = 0.02
 """The pause after the first empty look; it doubles up to the poll interval."""
+
+_GRANTS_HINT = "runledger migrate --grants prints roles and what each of them needs"
 
 IDLE_POLLS = 8
 """The keeper looks at the queue every poll interval and wakes idle workers; by themselves they look this much less
@@ -134,7 +136,20 @@ class Worker:
             return not len(self._outbox)
 
     def _prepare(self) -> None:
-        """The schema fits; the catalog's definitions and schedules are stored. Raises what ``check_fitness`` raises."""
+        """The schema fits; the catalog's definitions and schedules are stored. Raises what ``check_fitness`` raises;
+        InvalidConfiguration when the role may not do so: no later try would help it."""
+        try:
+            self._look_and_sync()
+        except PermissionDenied as error:
+            raise InvalidConfiguration(
+                "the database role lacks the grants of a worker", error.internal_message, _GRANTS_HINT
+            ) from None
+        self._is_prepared = True
+        self._slot.set_prepared()
+        if self._on_prepared is not None:
+            self._on_prepared()
+
+    def _look_and_sync(self) -> None:
         with self._link.transaction() as ledger:
             ahead = check_fitness(ledger, self._table)
             if ahead is not None:
@@ -146,10 +161,6 @@ class Worker:
                 changed = sync_schedules(ledger, self._catalog.schedules)
                 if changed:
                     log(logging.INFO, "schedules.synchronised", names=",".join(changed))
-        self._is_prepared = True
-        self._slot.set_prepared()
-        if self._on_prepared is not None:
-            self._on_prepared()
 
     def _idle(self) -> float | None:
         if self.is_stopping or (self._is_draining and self._is_drained()):

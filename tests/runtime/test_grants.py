@@ -309,6 +309,23 @@ def test_the_worker_claims_settles_retries_and_advances_workflows(
     assert ended == "COMPLETED_WITH_ERRORS"
 
 
+@pytest.mark.parametrize("role", ["nobody", "enqueuer", "reader"])
+def test_a_worker_with_a_role_of_somebody_else_ends_instead_of_trying_for_ever(
+    make_bench: MakeBench, urls: Urls, role: str, request: pytest.FixtureRequest
+) -> None:
+    catalog = JobCatalog()
+    catalog.job("ok")(print)
+    bench = make_bench(catalog)
+    link = DatabaseLink(urls[role], bench.link.schema, "worker-0")
+    request.addfinalizer(link.close)
+    bench.worker._link = link
+
+    with pytest.raises(InvalidConfiguration, match="lacks the grants of a worker") as refused:
+        bench.worker.tick()
+
+    assert "migrate --grants" in str(refused.value.hint)
+
+
 def run_of(connection: Connection, request: WorkflowRunRequest) -> UUID:
     return enqueue_workflow_run(connection, request).run_id
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core import checks
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import Error as DatabaseError
 
 from runledger.contrib.django.configuration import configuration
@@ -15,9 +15,12 @@ from runledger.postgres.migrations import check_schema
 
 MIGRATE_HINT = "run `manage.py migrate`, or `manage.py runledger migrate` when Django believes it has"
 
+APART_HINT = "atomic(using=...) with the alias of the jobs commits both; silence this when that is what you do"
+
 
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """The alias is of PostgreSQL, and in autocommit, without which nobody's enqueue is ever committed by itself."""
+    """The alias is of PostgreSQL, and in autocommit, without which nobody's enqueue is ever committed by itself; and
+    whether it is another one than ``atomic()`` means."""
     alias = configuration().DATABASE
     connection = connections[alias]
     if connection.vendor != "postgresql":
@@ -26,6 +29,11 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
     if not connection.settings_dict.get("AUTOCOMMIT", True):
         message = f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off: a job enqueued outside atomic() waits for your commit"
         return [checks.Warning(message, hint="remove AUTOCOMMIT, or commit by yourself", id="runledger.W001")]
+    if alias != DEFAULT_DB_ALIAS:
+        message = (
+            f"jobs are enqueued on {alias!r}: atomic() on {DEFAULT_DB_ALIAS!r} does not hold them back"
+        )
+        return [checks.Info(message, hint=APART_HINT, id="runledger.I001")]
     return []
 
 

@@ -6,7 +6,8 @@ SETTING_CHECKS = (
     sql_check(
         "synchronous-commit",
         "a commit is on disk before it is confirmed",
-        "ALTER DATABASE … SET synchronous_commit = on, or take it out of the role's and session's settings",
+        "ALTER DATABASE … SET synchronous_commit = on, or take it out of the role's and session's settings; the "
+        "embedded server leaves it off on purpose",
         "SELECT 'synchronous_commit is off' WHERE current_setting('synchronous_commit') = 'off'",
     ),
     sql_check(

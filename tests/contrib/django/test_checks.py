@@ -53,6 +53,16 @@ def test_an_alias_without_autocommit_is_found(shop_url: str, tmp_path: Path) -> 
     assert "runledger.W001" in checked(project)
 
 
+def test_jobs_in_another_database_than_the_default_one_are_noted(shop_url: str, tmp_path: Path) -> None:
+    both = {"default": database(shop_url), "jobs": database(shop_url)}
+
+    apart = make_project(tmp_path / "apart", both, runledger={"DATABASE": "jobs"})
+    together = make_project(tmp_path / "together", both)
+
+    assert "runledger.I001" in checked(apart)
+    assert "runledger.I001" not in checked(together)
+
+
 def test_a_database_that_is_away_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
     place = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "HOST": "127.0.0.1", "PORT": "1"}
     project = make_project(tmp_path, {"default": place})
