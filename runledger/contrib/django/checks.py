@@ -30,9 +30,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckM
         message = f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off: a job enqueued outside atomic() waits for your commit"
         return [checks.Warning(message, hint="remove AUTOCOMMIT, or commit by yourself", id="runledger.W001")]
     if alias != DEFAULT_DB_ALIAS:
-        message = (
-            f"jobs are enqueued on {alias!r}: atomic() on {DEFAULT_DB_ALIAS!r} does not hold them back"
-        )
+        message = f"jobs are enqueued on {alias!r}: atomic() on {DEFAULT_DB_ALIAS!r} does not hold them back"
         return [checks.Info(message, hint=APART_HINT, id="runledger.I001")]
     return []
 
