@@ -87,6 +87,7 @@ def print_job(session: Session, found: Job) -> None:
             ("reason", found.status_reason),
             ("organization", found.organization_id),
             ("key", found.idempotency_key),
+            ("active key", found.active_key),
             ("tags", found.tags or None),
             ("priority", found.priority),
             ("run", found.run_number),

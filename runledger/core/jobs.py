@@ -19,7 +19,8 @@ JsonValue = Any
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedJob:
-    """What an enqueue answers. ``is_new`` is false when the idempotency key already had this very request."""
+    """What an enqueue answers. ``is_new`` is false when the idempotency key already had this very request, or a live
+    job the active key, or a waiting one the waiting key."""
 
     job_id: UUID
     is_new: bool
@@ -133,6 +134,7 @@ class Job:
     status_reason: str | None
     last_error_code: str | None
     last_error_message: str | None
+    active_key: str | None = None
 
     @property
     def progress_percent(self) -> float | None:

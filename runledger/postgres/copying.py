@@ -68,7 +68,7 @@ WAKE_LISTENERS = Statement(
 
 
 def is_worth_copying(ledger: LedgerConnection, requests: Sequence[EncodedRequest]) -> bool:
-    return len(requests) >= MINIMUM_ROWS and ledger.can_copy and all(one.idempotency_key is None for one in requests)
+    return len(requests) >= MINIMUM_ROWS and ledger.can_copy and all(not one.is_keyed for one in requests)
 
 
 def copy_jobs(ledger: LedgerConnection, requests: Sequence[EncodedRequest]) -> list[EnqueuedJob]:

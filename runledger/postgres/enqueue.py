@@ -57,8 +57,9 @@ from runledger.postgres.idempotency import IS_READ_COMMITTED, Refused, answer_fr
 from runledger.postgres.statements import Parameters, Row, Statement
 from runledger.postgres.tables import job_definitions, job_queue, job_ready, job_scheduled
 
-KEYED_TRIES = 5
-"""How often a keyed enqueue starts over when the key is released between its two statements."""
+KEYED_TRIES = 20
+"""How often a keyed enqueue starts over when the key is released between its two statements. Jobs that end as soon as
+they have begun and callers that ask for one active key in a loop make four of it likely."""
 
 CHUNK = 5_000
 """Rows that one statement carries; longer batches take several statements in the caller's transaction."""
@@ -74,6 +75,7 @@ _REQUEST_COLUMNS: dict[str, Any] = {
     "delay_seconds": Double,
     "idempotency_key": Text,
     "idempotency_ttl_seconds": Double,
+    "active_key": Text,
     "snapshot": Text,
     "expires_at": DateTime(timezone=True),
     "tags": Text,
@@ -105,6 +107,7 @@ def _enqueue(requested: FromClause, *, with_keys: bool, with_times: bool = True)
             func.coalesce(wanted.next_run_at, NOW + wanted.delay_seconds * ONE_SECOND, NOW).label("next_run_at"),
             wanted.idempotency_key,
             (NOW + wanted.idempotency_ttl_seconds * ONE_SECOND).label("idempotency_expires_at"),
+            wanted.active_key,
             cast(wanted.snapshot, JSONB).label("enqueue_request"),
             wanted.expires_at,
             cast(wanted.tags, ARRAY(Text)).label("tags"),
@@ -112,7 +115,7 @@ def _enqueue(requested: FromClause, *, with_keys: bool, with_times: bool = True)
         )
         .select_from(requested.join(job_definitions, definitions.job_type == wanted.job_type))
         .where(definitions.is_enabled)
-        .where(or_(wanted.idempotency_key.is_(None), IS_READ_COMMITTED))
+        .where(or_(wanted.idempotency_key.is_(None) & wanted.active_key.is_(None), IS_READ_COMMITTED))
         .order_by(wanted.ordinal)
         .cte("identified")
         .prefix_with("MATERIALIZED")
@@ -144,6 +147,7 @@ def _recorded(identified: CTE, *, with_keys: bool) -> CTE:
         "timeout_seconds",
         "idempotency_key",
         "idempotency_expires_at",
+        "active_key",
         "enqueue_request",
         "expires_at",
         "tags",
@@ -224,7 +228,10 @@ def enqueue_job(connection: AnyConnection, request: JobRequest) -> EnqueuedJob:
     """The job is stored, due at its time, as soon as the caller's transaction commits; on rollback it never was.
 
     With an idempotency key, the same request answers with the job that already has it, whatever its status, even
-    when its definition was disabled since. Locks nothing that exists. Works in autocommit: it is one statement.
+    when its definition was disabled since. With an active or waiting key, a live or
+    waiting job that has it is the answer, whatever its payload; one that waits begins only after the caller's
+    transaction has ended, and sees what that has written. Nothing else that exists is locked, except that the end of a
+    running job that gives its waiting key away waits for the caller. Works in autocommit: it is one statement.
 
     Raises DefinitionNotFoundOrDisabled, IdempotencyConflict (with the differences), UnsupportedIsolation, and what
     middleware and ``encode_request`` raise, before anything is written.
@@ -288,7 +295,7 @@ def _take_back(ledger: LedgerConnection, answers: dict[int, EnqueuedJob]) -> Non
 
 
 def _run_enqueue(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[Row]:
-    with_keys = any(one.idempotency_key is not None for one in requests)
+    with_keys = any(one.is_keyed for one in requests)
     if len(requests) == 1:
         one = requests[0]
         if _OPTIONS(one) == _NO_OPTIONS:

@@ -1,13 +1,26 @@
-"""Who holds an idempotency key, and what a request that found it taken is told.
+"""Who holds a key, idempotent or active, and what a request that found it taken is told.
 
 Asked in a statement of its own, because the row that made the insert give way may have been committed while it
 waited, and only a new statement's snapshot sees it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Text, Uuid, case, cast, func, null, select, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    case,
+    cast,
+    func,
+    null,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from runledger.core import errors
@@ -30,37 +43,53 @@ from runledger.postgres.expressions import (
     rows_of,
 )
 from runledger.postgres.statements import Statement
-from runledger.postgres.tables import job_definitions, job_leases, job_queue
+from runledger.postgres.tables import job_definitions, job_leases, job_queue, job_ready, job_scheduled
 
 IS_READ_COMMITTED = func.current_setting(constant("transaction_isolation")).in_(
     (constant("read committed"), constant("read uncommitted"))
 )
 
-_asked = rows_of("asked", job_type=Text, organization_id=Uuid, idempotency_key=Text, snapshot=Text)
+_COLUMNS: dict[str, Any] = {
+    "job_type": Text,
+    "organization_id": Uuid,
+    "idempotency_key": Text,
+    "active_key": Text,
+    "snapshot": Text,
+}
+_asked = rows_of("asked", **_COLUMNS)
 _HAS_LEASE = select(job_leases.c.job_id).where(job_leases.c.job_id == job_queue.c.id).exists()
-_keyed_jobs = (
-    select(
-        job_queue.c.id,
-        func.coalesce(
-            job_queue.c.final_status,
-            case(
-                (_HAS_LEASE, literal(JobStatus.LEASED, tables.job_status)),
-                else_=literal(JobStatus.PENDING, tables.job_status),
-            ),
-        ).label("status"),
-        job_queue.c.run_number,
-        job_queue.c.enqueue_request,
-        job_queue.c.idempotency_expires_at,
+
+
+def _arms(key: str, is_released: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
+    """The jobs with the key that was asked for, of an organization and of none."""
+    with_key = (
+        select(
+            job_queue.c.id,
+            func.coalesce(
+                job_queue.c.final_status,
+                case(
+                    (_HAS_LEASE, literal(JobStatus.LEASED, tables.job_status)),
+                    else_=literal(JobStatus.PENDING, tables.job_status),
+                ),
+            ).label("status"),
+            job_queue.c.run_number,
+            job_queue.c.enqueue_request,
+            is_released.label("is_released"),
+        )
+        .where(job_queue.c.job_type == _asked.c.job_type)
+        .where(job_queue.c[key] == _asked.c[key])
     )
-    .where(job_queue.c.job_type == _asked.c.job_type)
-    .where(job_queue.c.idempotency_key == _asked.c.idempotency_key)
-)
-_holder = (
-    _keyed_jobs.where(job_queue.c.organization_id == _asked.c.organization_id)
-    .union_all(_keyed_jobs.where(job_queue.c.organization_id.is_(None)).where(_asked.c.organization_id.is_(None)))
-    .lateral("holder")
-)
-"""One arm for each of the two unique indexes. Asked of the view ``jobs`` with one condition for both scopes, a plan
+    return (
+        with_key.where(job_queue.c.organization_id == _asked.c.organization_id),
+        with_key.where(job_queue.c.organization_id.is_(None)).where(_asked.c.organization_id.is_(None)),
+    )
+
+
+_holder = union_all(
+    *_arms("idempotency_key", job_queue.c.idempotency_expires_at <= CLOCK),
+    *_arms("active_key", job_queue.c.final_status.is_not(None)),
+).lateral("holder")
+"""One arm for each of the four unique indexes. Asked of the view ``jobs`` with one condition for both scopes, a plan
 made with old statistics joined whole tables first: minutes for one key among 5,000 jobs."""
 
 RESOLVE_KEYS = Statement(
@@ -77,7 +106,7 @@ RESOLVE_KEYS = Statement(
         as_text(_holder.c.enqueue_request),
         func.coalesce(job_definitions.c.is_enabled, FALSE).label("is_enabled"),
         IS_READ_COMMITTED.label("is_read_committed"),
-        func.coalesce(_holder.c.idempotency_expires_at <= CLOCK, FALSE).label("is_released"),
+        func.coalesce(_holder.c.is_released, FALSE).label("is_released"),
         case((_holder.c.id.is_not(None), IN_THE_LOG)),
     )
     .select_from(
@@ -93,6 +122,30 @@ RELEASE_EXPIRED_KEYS = Statement(
     .where(job_queue.c.idempotency_expires_at <= CLOCK)
     .values(idempotency_key=null(), idempotency_expires_at=null()),
 )
+RELEASE_ENDED_KEYS = Statement(
+    "release_ended_keys",
+    update(job_queue)
+    .where(job_queue.c.id == func.any(parameter("job_ids", ARRAY(Uuid))))
+    .where(job_queue.c.final_status.is_not(None))
+    .values(active_key=null()),
+)
+RELEASE_BEGUN_KEYS = Statement(
+    "release_begun_keys",
+    update(job_queue)
+    .where(job_queue.c.id == func.any(parameter("job_ids", ARRAY(Uuid))))
+    .where(_HAS_LEASE)
+    .values(active_key=null()),
+)
+
+
+def _held_back(name: str, place: Any) -> CTE:
+    of_jobs = select(place.c.job_id).where(place.c.job_id == func.any(parameter("job_ids", ARRAY(Uuid))))
+    return of_jobs.with_for_update(read=True, key_share=True).cte(name).prefix_with("MATERIALIZED")
+
+
+_ready, _scheduled = _held_back("held_ready", job_ready), _held_back("held_scheduled", job_scheduled)
+HOLD_BACK = Statement("hold_back", select(as_text(_ready.c.job_id)).union_all(select(as_text(_scheduled.c.job_id))))
+"""Which of these jobs wait, and will until the transaction has ended: a claim passes over rows that are locked."""
 
 
 class Holder(NamedTuple):
@@ -120,8 +173,7 @@ class Refused(Exception):
 
 def find_holders(ledger: LedgerConnection, requests: list[EncodedRequest]) -> list[Holder]:
     """One answer for each request, in order."""
-    columns = ("job_type", "organization_id", "idempotency_key", "snapshot")
-    rows = ledger.fetch(RESOLVE_KEYS, {f"{name}s": [getattr(one, name) for one in requests] for name in columns})
+    rows = ledger.fetch(RESOLVE_KEYS, {f"{name}s": [getattr(one, name) for one in requests] for name in _COLUMNS})
     return [Holder(*row[1:]) for row in rows]
 
 
@@ -132,26 +184,49 @@ def answer_from_holders(
     answers: dict[int, EnqueuedJob],
 ) -> list[int]:
     """Every request whose key somebody holds has its answer; returns those that must start over, because their key
-    was free again. Raises Refused for the first request, in order, that cannot be met.
+    was free again, or its job began in this moment. Raises Refused for the first request, in order, that cannot be met.
     """
     again: list[int] = []
     expired: list[str] = []
+    ended: list[str] = []
+    begun: list[str] = []
+    waiting: dict[int, str] = {}
     for index, holder in holders.items():
         where = f"requests[{index}]: " if len(requests) > 1 else ""
         _check_possible(where, requests[index], holder)
         if holder.job_id is None:
             again.append(index)
         elif holder.is_released:
-            expired.append(holder.job_id)
+            (expired if requests[index].active_key is None else ended).append(holder.job_id)
+            again.append(index)
+        elif requests[index].is_for_waiting and holder.status == JobStatus.LEASED:
+            begun.append(holder.job_id)
             again.append(index)
         else:
-            _check_same(where, requests[index], holder)
+            if requests[index].active_key is None:
+                _check_same(where, requests[index], holder)
+            elif holder.status == JobStatus.PENDING:
+                waiting[index] = holder.job_id
             answers[index] = EnqueuedJob(
                 UUID(holder.job_id), False, JobStatus(str(holder.status)), holder.run_number or 1
             )
-    if expired:
-        ledger.fetch(RELEASE_EXPIRED_KEYS, {"job_ids": expired})
-    return again
+    released = ((RELEASE_EXPIRED_KEYS, expired), (RELEASE_ENDED_KEYS, ended), (RELEASE_BEGUN_KEYS, begun))
+    for statement, job_ids in released:
+        if job_ids:
+            ledger.fetch(statement, {"job_ids": sorted(set(job_ids))})
+    return again + _begun_meanwhile(ledger, waiting, answers)
+
+
+def _begun_meanwhile(ledger: LedgerConnection, waiting: dict[int, str], answers: dict[int, EnqueuedJob]) -> list[int]:
+    """The requests whose job has begun since it was found; all others are held back for the caller's transaction, so
+    that they see what it writes."""
+    if not waiting:
+        return []
+    held = {row[0] for row in ledger.fetch(HOLD_BACK, {"job_ids": sorted(set(waiting.values()))})}
+    begun = [index for index, job_id in waiting.items() if job_id not in held]
+    for index in begun:
+        del answers[index]
+    return begun
 
 
 def definition_missing(where: str, job_type: str) -> errors.DefinitionNotFoundOrDisabled:
@@ -163,9 +238,9 @@ def definition_missing(where: str, job_type: str) -> errors.DefinitionNotFoundOr
 
 
 def _check_possible(where: str, request: EncodedRequest, holder: Holder) -> None:
-    if request.idempotency_key is not None and not holder.is_read_committed:
+    if request.is_keyed and not holder.is_read_committed:
         raise Refused(errors.UnsupportedIsolation(f"{where}a keyed enqueue needs READ COMMITTED"))
-    if holder.job_id is None and (request.idempotency_key is None or not holder.is_enabled):
+    if holder.job_id is None and not (request.is_keyed and holder.is_enabled):
         raise Refused(definition_missing(where, request.job_type))
 
 

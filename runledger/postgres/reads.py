@@ -69,6 +69,7 @@ _JOB: Columns = (
     (_job.status_reason, same),
     (_job.last_error_code, same),
     (_job.last_error_message, same),
+    (_job.active_key, same),
 )
 SELECT_JOB = Statement(
     "select_job",

@@ -99,6 +99,7 @@ job_queue = Table(
     Column("progress_total", BigInteger),
     Column("checkpoint", JSONB),
     Column("output", JSONB),
+    Column("active_key", Text),
 )
 
 
@@ -294,6 +295,7 @@ jobs = Table(
     Column("status_reason", Text),
     Column("last_error_code", Text),
     Column("last_error_message", Text),
+    Column("active_key", Text),
     info={"is_view": True},
 )
 

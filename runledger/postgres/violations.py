@@ -14,6 +14,8 @@ from runledger.core.workflow_errors import ActiveKeyConflict, WorkflowAlreadyEnq
 _BY_CONSTRAINT: Mapping[str, tuple[type[RunledgerError], str]] = {
     "uq_job_queue_type_idempotency_org": (errors.AlreadyEnqueued, "the idempotency key is already taken"),
     "uq_job_queue_type_idempotency_global": (errors.AlreadyEnqueued, "the idempotency key is already taken"),
+    "uq_job_queue_active_key_org": (errors.AlreadyEnqueued, "another live job holds the active key"),
+    "uq_job_queue_active_key_global": (errors.AlreadyEnqueued, "another live job holds the active key"),
     "uq_job_queue_schedule_slot": (errors.AlreadyEnqueued, "this slot of the schedule has already fired"),
     "ck_job_queue_idempotency_enqueue_request": (
         errors.RequestSnapshotMissing,

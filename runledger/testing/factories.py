@@ -91,6 +91,8 @@ def a_job(
     delay: timedelta | float | None = None,
     next_run_at: datetime | None = None,
     idempotency_key: str | None = None,
+    active_key: str | None = None,
+    waiting_key: str | None = None,
     expires_at: datetime | None = None,
     tags: Sequence[str] = (),
 ) -> EnqueuedJob:
@@ -106,6 +108,8 @@ def a_job(
         delay=delay,
         next_run_at=next_run_at,
         idempotency_key=idempotency_key,
+        active_key=active_key,
+        waiting_key=waiting_key,
         expires_at=expires_at,
         tags=tags,
     )

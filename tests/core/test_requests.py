@@ -43,7 +43,7 @@ def encode(**options: Any) -> EncodedRequest:
 
 
 def test_an_omitted_option_stays_open_for_the_definition():
-    assert encode() == EncodedRequest("mail.receipt", "{}", *([None] * 12))
+    assert encode() == EncodedRequest("mail.receipt", "{}", *([None] * 13))
 
 
 def test_every_option_becomes_plain():
@@ -71,6 +71,7 @@ def test_every_option_becomes_plain():
         delay_seconds=60.0,
         idempotency_key="order-7",
         idempotency_ttl_seconds=86_400.0,
+        active_key=None,
         snapshot=encoded.snapshot,
         expires_at=datetime(2030, 1, 2, 1, 4, 5, tzinfo=UTC),
         tags=["a", "b"],

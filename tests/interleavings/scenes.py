@@ -137,6 +137,21 @@ KEYED: dict[str, Deed] = {
     "disable": PENDING["disable"],
     "claim": claim,
 }
+ACTIVE: dict[str, Deed] = {
+    "ask": lambda ledger, _: enqueue_active(ledger),
+    "ask too": lambda ledger, _: enqueue_active(ledger),
+    "claim": claim,
+    "cancel": PENDING["cancel"],
+    "bring forward": PENDING["bring forward"],
+    "requeue": PENDING["requeue"],
+}
+ENDED = {name: ACTIVE[name] for name in ("ask", "ask too", "requeue")}
+ACTIVE_LEASED: dict[str, Deed] = {
+    "ask": lambda ledger, _: enqueue_active(ledger),
+    "succeed": LEASED["succeed"],
+    "retry": LEASED["retry"],
+    "cancel": LEASED["cancel"],
+}
 RUN: dict[str, Deed] = {
     "step succeeds": lambda ledger, run: settled(ledger, succeeded(run.step)),
     "step fails": lambda ledger, run: settled(ledger, dead_lettered(run.step)),
@@ -167,6 +182,10 @@ class Run:
 
 def enqueue_keyed(ledger: PsycopgConnection, number: int) -> bool:
     return enqueue_job(ledger, JobRequest(TYPE, {"number": number}, idempotency_key="key")).is_new
+
+
+def enqueue_active(ledger: PsycopgConnection) -> bool:
+    return enqueue_job(ledger, JobRequest(TYPE, active_key="key")).is_new
 
 
 def complete(ledger: PsycopgConnection, run: Run, outcome: Succeeded | Failed) -> None:
@@ -202,6 +221,21 @@ def a_dead_job(connection: Connection) -> Subject:
     return job
 
 
+def a_holder(connection: Connection) -> Subject:
+    return a_job(connection, active_key="key")
+
+
+def a_leased_holder(connection: Connection) -> ClaimedJob:
+    a_holder(connection)
+    return claim_one(connection)
+
+
+def an_ended_holder(connection: Connection) -> Subject:
+    job = a_holder(connection)
+    cancel_job(connection, job.job_id, scope=ANY)
+    return job
+
+
 def a_run(connection: Connection) -> Run:
     builder = WorkflowDagBuilder("test").job("a", TYPE).external("gate").job("b", TYPE)
     builder.after_success("b", ["a", "gate"]).job("c", TYPE).after_terminal("c", ["a", "gate"])
@@ -226,6 +260,9 @@ SCENES = {
     "a job that is due": Scene(a_due_retry, DUE),
     "a dead job": Scene(a_dead_job, DEAD),
     "a free key": Scene(a_definition, KEYED),
+    "an active key": Scene(a_holder, ACTIVE),
+    "an active key of a running job": Scene(a_leased_holder, ACTIVE_LEASED),
+    "an active key of an ended job": Scene(an_ended_holder, ENDED),
     "a run": Scene(a_run, RUN),
     "a due schedule": Scene(a_due_schedule, SCHEDULED),
 }

@@ -289,11 +289,19 @@ def test_a_key_is_looked_up_by_its_index_in_both_scopes(connection, connect):
     caller = connect(autocommit=False)
     enqueue_jobs(caller, [keyed(key=f"k{n}") for n in range(2_000)])
     caller.execute("ANALYZE runledger.job_queue")
-    arrays = {"job_types": ["test.job"], "organization_ids": [None], "idempotency_keys": ["k7"], "snapshots": ["{}"]}
+    arrays = {
+        "job_types": ["test.job"],
+        "organization_ids": [None],
+        "idempotency_keys": ["k7"],
+        "active_keys": [None],
+        "snapshots": ["{}"],
+    }
 
     rows = caller.execute(f"EXPLAIN {RESOLVE_KEYS.text('runledger')}".encode(), arrays).fetchall()
 
     plan = "\n".join(row[0] for row in rows)
     assert "uq_job_queue_type_idempotency_org" in plan
     assert "uq_job_queue_type_idempotency_global" in plan
+    assert "uq_job_queue_active_key_org" in plan
+    assert "uq_job_queue_active_key_global" in plan
     assert "Seq Scan on job_queue" not in plan

@@ -62,13 +62,16 @@ MakeKeeper = Callable[..., KeeperBench]
 Urls = Mapping[str, str]
 Connect = Callable[[str], Connection]
 SCHEMAS = ("runledger", "shop_jobs")
-WRITING = ("INSERT INTO", "UPDATE ", "DELETE FROM", "FOR SHARE", "FOR UPDATE", "FOR NO KEY UPDATE")
+WRITING = ("INSERT INTO", "UPDATE ", "DELETE FROM", "FOR SHARE", "FOR KEY SHARE", "FOR UPDATE", "FOR NO KEY UPDATE")
 
 OF_THE_ENQUEUER = {
     "enqueue_many",
     "enqueue_one",
     "enqueue_plain",
     "enqueue_workflow_run",
+    "hold_back",
+    "release_begun_keys",
+    "release_ended_keys",
     "release_expired_keys",
     "release_free_steps",
     "resolve_keys",

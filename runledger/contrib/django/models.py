@@ -55,6 +55,7 @@ class Job(ReadOnly):
     progress_done = models.BigIntegerField(null=True)
     progress_total = models.BigIntegerField(null=True)
     idempotency_key = models.TextField(null=True)
+    active_key = models.TextField(null=True)
     workflow_run_id = models.UUIDField(null=True)
     schedule_id = models.UUIDField(null=True)
     scheduled_for = models.DateTimeField(null=True)
