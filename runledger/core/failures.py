@@ -144,7 +144,7 @@ def failure_of(exception: BaseException) -> Failure:
         message = clean_text(exception, MESSAGE_LIMIT) or "the attempt ran longer than its timeout"
         return Failure(Outcome.TIMEOUT, TIMEOUT_CODE, message, traceback_text(exception), None)
     message = clean_text(exception, MESSAGE_LIMIT)
-    return Failure(Outcome.RETRYABLE, _exception_code(exception), message, traceback_text(exception), None)
+    return Failure(Outcome.RETRYABLE, exception_code(exception), message, traceback_text(exception), None)
 
 
 def terminal_failure_of(error: RunledgerError) -> Failure:
@@ -218,7 +218,7 @@ def _retry_after_seconds(value: object) -> float | None:
         return None
 
 
-def _exception_code(exception: BaseException) -> str:
+def exception_code(exception: BaseException) -> str:
     """``exception.`` and the class, with its module unless it is built in. Our own errors go by their public name: the
     code is stored for years and compared with retry delays, and where a class is written may change."""
     kind = type(exception)

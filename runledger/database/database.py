@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from runledger.core.errors import DatabaseUnavailable, RunledgerError
@@ -21,6 +22,9 @@ POOL_SIZE = 10
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
 CONNECTION_MAX_AGE_SECONDS = 1_800.0
+PATIENCE_SECONDS = 5.0
+"""How much later than the server this side gives up."""
+
 SESSION_SETTINGS = "; ".join(
     f"SET {setting}"
     for setting in (
@@ -155,6 +159,17 @@ def allow_seconds(connection: LedgerConnection, seconds: float | None) -> None:
     connection goes back."""
     if isinstance(connection, PsycopgConnection) and isinstance(connection.driver, BoundedConnection):
         connection.driver.timeout_seconds = seconds
+
+
+def only_read(connection: LedgerConnection, *, within_seconds: float) -> None:
+    """The transaction that begins with this call changes nothing, and each of its statements ends in time: by the
+    server, or soon after by this side, where the server cannot even do that."""
+    assert isinstance(connection, PsycopgConnection)
+    allow_seconds(connection, within_seconds + PATIENCE_SECONDS)
+    milliseconds = sql.Literal(max(1, round(within_seconds * 1_000)))
+    connection.driver.execute(sql.SQL("SET TRANSACTION READ ONLY"))
+    connection.driver.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(milliseconds))
+    connection.driver.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
 
 
 def connect(conninfo: str, target: str, *, timeout_seconds: float | None = None) -> BoundedConnection:

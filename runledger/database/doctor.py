@@ -8,11 +8,10 @@ from importlib import metadata
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from runledger.core.checkups import CheckResult, CheckStatus, DoctorReport
 from runledger.core.errors import ConfigurationError, InvalidRequest, RunledgerError
-from runledger.database.database import Database, allow_seconds, is_direct
+from runledger.database.database import Database, is_direct, only_read
 from runledger.postgres.checks.check import Check
 from runledger.postgres.checks.invariants import JOB_INVARIANTS
 from runledger.postgres.checks.progress import PROGRESS_CHECKS
@@ -24,8 +23,6 @@ from runledger.postgres.migrations import check_schema
 from runledger.postgres.violations import error_for
 
 TIMEOUT_SECONDS = 5.0
-PATIENCE_SECONDS = 5.0
-"""How much later than the server this side gives up."""
 LARGEST_OFFSET_SECONDS = 2.0
 LEAST_FREE_SHARE = 0.1
 DISTRIBUTION = "runledger-pg"
@@ -134,7 +131,7 @@ def run_doctor(
 def _run(database: Database, check: Check, timeout_seconds: float) -> CheckResult:
     try:
         with database.begin() as ledger:
-            _limit(ledger, timeout_seconds)
+            only_read(ledger, within_seconds=timeout_seconds)
             findings = check.find(ledger)
     except RunledgerError as error:
         return _unchecked(check, error, timeout_seconds)
@@ -144,15 +141,6 @@ def _run(database: Database, check: Check, timeout_seconds: float) -> CheckResul
     if findings:
         status = CheckStatus.ADVICE if check.is_advice else CheckStatus.FOUND
     return CheckResult(check.name, check.what, status, tuple(findings), check.fix)
-
-
-def _limit(ledger: LedgerConnection, seconds: float) -> None:
-    """The server ends what takes longer; where it cannot even do that, this side does, soon after."""
-    allow_seconds(ledger, seconds + PATIENCE_SECONDS)
-    milliseconds = sql.Literal(max(1, round(seconds * 1_000)))
-    _driver(ledger).execute(sql.SQL("SET TRANSACTION READ ONLY"))
-    _driver(ledger).execute(sql.SQL("SET LOCAL statement_timeout = {}").format(milliseconds))
-    _driver(ledger).execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
 
 
 def _unchecked(check: Check, error: RunledgerError, timeout_seconds: float) -> CheckResult:

@@ -4,8 +4,9 @@ because the database allows no second one.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Text, Uuid, case, cast, func, insert, select
+from sqlalchemy import ColumnElement, Text, Uuid, case, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -20,11 +21,18 @@ from runledger.postgres.tables import job_definitions, job_queue, job_ready, job
 
 _schedule = job_schedules.c
 _fired = rows_of("fired", schedule_id=Uuid, slot=tables.Timestamp, origin=Text)
-_origin = func.jsonb_build_object(constant(ORIGIN_KEY), cast(_fired.c.origin, JSONB))
-_payload = case(
-    (func.jsonb_typeof(_schedule.payload_template) == constant("object"), _schedule.payload_template.op("||")(_origin)),
-    else_=func.jsonb_build_object(constant("payload"), _schedule.payload_template).op("||")(_origin),
-)
+
+
+def payload_of(origin: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What the job of a schedule gets: its template, in an object where it is none, and where the job comes from."""
+    template = _schedule.payload_template
+    written = func.jsonb_build_object(constant(ORIGIN_KEY), origin)
+    return case(
+        (func.jsonb_typeof(template) == constant("object"), template.op("||")(written)),
+        else_=func.jsonb_build_object(constant("payload"), template).op("||")(written),
+    )
+
+
 _identified = (
     select(
         new_id().label("id"),
@@ -33,7 +41,7 @@ _identified = (
         _fired.c.slot.label("scheduled_for"),
         _schedule.job_type,
         _schedule.organization_id,
-        _payload.label("payload"),
+        payload_of(cast(_fired.c.origin, JSONB)).label("payload"),
         job_definitions.c.default_priority.label("priority"),
         job_definitions.c.max_attempts,
         job_definitions.c.default_timeout_seconds.label("timeout_seconds"),
