@@ -84,7 +84,9 @@ MEANINGS = {
     ExitCode.DONE: "done",
     ExitCode.UNEXPECTED: "a defect, of ours or of what is stored",
     ExitCode.USAGE: "the command, or what it was given, is wrong as it stands",
-    ExitCode.CHECK_SAID_NO: "a check says no (`health`, `doctor`, `migrate --check`), or the awaited job failed",
+    ExitCode.CHECK_SAID_NO: (
+        "a check says no (`health`, `doctor`, `preflight`, `migrate --check`), or the awaited job failed"
+    ),
     ExitCode.NOT_FOUND: "what was named does not exist",
     ExitCode.REFUSED: "the stored state or a missing right forbids it, or nobody confirmed it",
     ExitCode.TIME_RAN_OUT: "it was not done in the time that was given",

@@ -24,6 +24,7 @@ from runledger.core.metrics import JobMetrics, MetricsBy, Percentiles
 from runledger.core.middleware import Middleware, SettledAttempt, use_for_enqueues
 from runledger.core.operation_errors import *  # noqa: F403 - each named in its __all__
 from runledger.core.operations import JobRuntimeConfig, OperatorAction
+from runledger.core.preflight import PreflightFinding, PreflightReport, PreflightSource
 from runledger.core.requests import JobRequest
 from runledger.core.schedules import JobSchedule, ScheduleRequest, ScheduleSync
 from runledger.core.states import (
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from runledger.database.doctor import run_doctor
     from runledger.database.ledger import Ledger
     from runledger.database.migrate import ensure_schema_compatible, migrate
+    from runledger.database.preflight import run_preflight
     from runledger.postgres.bulk import cancel_jobs, count_jobs, reprioritise_jobs, requeue_jobs
     from runledger.postgres.definition_reads import get_job_definition, list_job_definitions
     from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
@@ -125,6 +127,7 @@ else:
         "runledger.database.doctor": "run_doctor",
         "runledger.database.ledger": "Ledger",
         "runledger.database.migrate": "ensure_schema_compatible migrate",
+        "runledger.database.preflight": "run_preflight",
         "runledger.postgres.bulk": "cancel_jobs count_jobs reprioritise_jobs requeue_jobs",
         "runledger.postgres.definition_reads": "get_job_definition list_job_definitions",
         "runledger.postgres.enqueue": "enqueue_job enqueue_jobs",
@@ -328,6 +331,11 @@ __all__ = [
     "DoctorReport",
     "CheckResult",
     "CheckStatus",
+    # before a deploy
+    "run_preflight",
+    "PreflightReport",
+    "PreflightFinding",
+    "PreflightSource",
     # a warning
     "BlockingCallWarning",
 ]

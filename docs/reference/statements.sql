@@ -943,6 +943,26 @@ WHERE runledger.job_scheduled.job_id < CAST(%(before)s AS UUID) AND runledger.jo
 WHERE (SELECT count(*) AS count_1
 FROM chosen) < CAST(%(limit)s AS INTEGER)) AS stopped_at) AS stop LEFT OUTER JOIN chosen ON true LEFT OUTER JOIN runledger.jobs ON runledger.jobs.id = chosen.id ORDER BY chosen.id DESC;
 
+/* runledger:list_live_payloads */ SELECT CAST(page.id AS TEXT) AS id, record.job_type, record.payload
+FROM (SELECT live.id AS id
+FROM (SELECT job_ready.id AS id
+FROM (SELECT runledger.job_ready.job_id AS id
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id > CAST(%(after)s AS UUID) ORDER BY runledger.job_ready.job_id
+ LIMIT CAST(%(limit)s AS INTEGER)) AS job_ready UNION ALL SELECT job_scheduled.id AS id
+FROM (SELECT runledger.job_scheduled.job_id AS id
+FROM runledger.job_scheduled
+WHERE runledger.job_scheduled.job_id > CAST(%(after)s AS UUID) ORDER BY runledger.job_scheduled.job_id
+ LIMIT CAST(%(limit)s AS INTEGER)) AS job_scheduled UNION ALL SELECT job_leases.id AS id
+FROM (SELECT runledger.job_leases.job_id AS id
+FROM runledger.job_leases
+WHERE runledger.job_leases.job_id > CAST(%(after)s AS UUID) ORDER BY runledger.job_leases.job_id
+ LIMIT CAST(%(limit)s AS INTEGER)) AS job_leases) AS live ORDER BY live.id
+ LIMIT CAST(%(limit)s AS INTEGER)) AS page JOIN LATERAL (SELECT runledger.job_queue.job_type AS job_type, CAST(runledger.job_queue.payload AS TEXT) AS payload
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = page.id
+ LIMIT 1) AS record ON true ORDER BY page.id;
+
 /* runledger:list_open_gates */ SELECT runledger.workflow_steps.step_key
 FROM runledger.workflow_steps
 WHERE runledger.workflow_steps.workflow_run_id = CAST(%(run_id)s AS UUID) AND runledger.workflow_steps.status = 'WAITING_FOR_EXTERNAL'::runledger.workflow_step_status AND (CAST(%(scope_kind)s AS TEXT) = 'any' OR CAST(%(scope_kind)s AS TEXT) = 'global' AND runledger.workflow_steps.organization_id IS NULL OR CAST(%(scope_kind)s AS TEXT) = 'organization' AND runledger.workflow_steps.organization_id = CAST(%(scope_organization_id)s AS UUID)) ORDER BY runledger.workflow_steps.id
@@ -956,6 +976,11 @@ WHERE (CAST(%(action)s AS TEXT) IS NULL OR runledger.operator_actions.action = C
 /* runledger:list_runtime_configs */ SELECT runledger.job_runtime_configs.job_type, CAST(runledger.job_runtime_configs.config AS TEXT) AS config, runledger.job_runtime_configs.schema_version, runledger.job_runtime_configs.revision, runledger.job_runtime_configs.changed_by, CAST(runledger.job_runtime_configs.updated_by_user_id AS TEXT) AS updated_by_user_id, CAST(EXTRACT(epoch FROM runledger.job_runtime_configs.created_at) * 1000000 AS BIGINT) AS anon_1, CAST(EXTRACT(epoch FROM runledger.job_runtime_configs.updated_at) * 1000000 AS BIGINT) AS anon_2
 FROM runledger.job_runtime_configs
 WHERE CAST(%(after)s AS TEXT) IS NULL OR runledger.job_runtime_configs.job_type > CAST(%(after)s AS TEXT) ORDER BY runledger.job_runtime_configs.job_type
+ LIMIT CAST(%(limit)s AS INTEGER);
+
+/* runledger:list_scheduled_payloads */ SELECT runledger.job_schedules.name, runledger.job_schedules.job_type, CAST(CASE WHEN (jsonb_typeof(runledger.job_schedules.payload_template) = 'object') THEN runledger.job_schedules.payload_template || jsonb_build_object('_schedule', jsonb_build_object('schedule_id', runledger.job_schedules.id, 'schedule_name', runledger.job_schedules.name, 'scheduled_for', runledger.job_schedules.next_slot_at)) ELSE jsonb_build_object('payload', runledger.job_schedules.payload_template) || jsonb_build_object('_schedule', jsonb_build_object('schedule_id', runledger.job_schedules.id, 'schedule_name', runledger.job_schedules.name, 'scheduled_for', runledger.job_schedules.next_slot_at)) END AS TEXT) AS anon_1
+FROM runledger.job_schedules
+WHERE runledger.job_schedules.is_active AND runledger.job_schedules.name > CAST(%(after)s AS TEXT) ORDER BY runledger.job_schedules.name
  LIMIT CAST(%(limit)s AS INTEGER);
 
 /* runledger:list_schedules */ SELECT CAST(runledger.job_schedules.id AS TEXT) AS id, runledger.job_schedules.name, runledger.job_schedules.job_type, CAST(runledger.job_schedules.organization_id AS TEXT) AS organization_id, CAST(runledger.job_schedules.payload_template AS TEXT) AS payload_template, runledger.job_schedules.cron_expr, runledger.job_schedules.timezone, CAST(runledger.job_schedules.missed AS TEXT) AS missed, CAST(runledger.job_schedules.overlap AS TEXT) AS overlap, runledger.job_schedules.max_jitter_seconds, runledger.job_schedules.is_active, CAST(EXTRACT(epoch FROM runledger.job_schedules.next_slot_at) * 1000000 AS BIGINT) AS anon_1, CAST(EXTRACT(epoch FROM runledger.job_schedules.next_fire_at) * 1000000 AS BIGINT) AS anon_2, CAST(EXTRACT(epoch FROM runledger.job_schedules.last_fired_at) * 1000000 AS BIGINT) AS anon_3, CAST(runledger.job_schedules.last_job_id AS TEXT) AS last_job_id, runledger.job_schedules.last_error_code, runledger.job_schedules.last_error_message, CAST(EXTRACT(epoch FROM runledger.job_schedules.created_at) * 1000000 AS BIGINT) AS anon_4, CAST(EXTRACT(epoch FROM runledger.job_schedules.updated_at) * 1000000 AS BIGINT) AS anon_5

@@ -54,6 +54,7 @@ ENTRIES = (
     Entry("Operate", "prune", "runledger.cli.prune", "prune", "Delete what ended long ago."),
     Entry("Operate", "stats", "runledger.cli.stats", "stats", "Show where the jobs are, and how attempts went lately."),
     Entry("Operate", "doctor", "runledger.cli.doctor", "doctor", "Check database, schema, processes and stored state."),
+    Entry("Operate", "preflight", "runledger.cli.preflight", "preflight", "Say what waits that new code cannot run."),
     Entry("Operate", "health", "runledger.cli.health", "health", "Say whether jobs would run."),
     Entry("Operate", "workers", "runledger.cli.workers", "workers", "Show the worker processes of all hosts."),
     Entry("Other", "completion", "runledger.cli.completion", "completion", "Print the completion script of a shell."),

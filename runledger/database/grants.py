@@ -75,7 +75,7 @@ ENQUEUER = Role(
 )
 READER = Role(
     "reader",
-    "metrics, dashboards, `runledger job list`, `job explain`, `doctor`; sees payloads",
+    "metrics, dashboards, `runledger job list`, `job explain`, `doctor`, `preflight`; sees payloads",
     includes=("pg_monitor",),
     rights=(
         Right("ALL TABLES", READ, "every list, and the invariants that `doctor` checks"),

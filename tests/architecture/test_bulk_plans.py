@@ -1,4 +1,4 @@
-"""Plans of bulk operations among 100,000 jobs, whatever the statistics say: found and changed by key."""
+"""Plans of bulk operations and a preflight among 100,000 jobs, whatever the statistics say: by key."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +19,7 @@ from runledger.postgres.bulk import (
     REQUEUE_JOBS,
 )
 from runledger.postgres.job_walks import walk_parameters
+from runledger.postgres.preflight import LIST_LIVE_PAYLOADS
 from runledger.postgres.priorities import REPRIORITISE_JOBS
 from runledger.postgres.statements import Parameters, Statement
 
@@ -89,6 +90,23 @@ def test_a_batch_is_found_and_changed_by_key(database: Connection, prepare: Call
 
     for find, status, change, options in CHANGES:
         _check(database, find, status, change, options)
+
+
+@pytest.mark.parametrize("prepare", STATES)
+def test_a_page_of_a_preflight_is_found_by_key(database: Connection, prepare: Callable[[Connection], None]) -> None:
+    database.execute(EMPTY.encode())
+    for table in TABLES:
+        database.execute(HOLD_STILL.format(table).encode())
+    prepare(database)
+    query = b"SELECT id FROM runledger.job_queue WHERE final_status IS NULL ORDER BY id OFFSET 30000 LIMIT 1"
+    middle = database.execute(query).fetchone()
+    assert middle is not None
+
+    nodes = nodes_of(database, LIST_LIVE_PAYLOADS, {"after": middle[0], "limit": BATCH}, analyze=True)
+
+    for table in TABLES:
+        assert whole_scans(nodes, table) == [], table
+    assert max(_rows(node) for node in nodes if node.get("Relation Name") in TABLES) == BATCH
 
 
 def _check(database: Connection, find: Statement, status: str, change: Statement, options: Parameters) -> None:

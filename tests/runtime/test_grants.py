@@ -39,6 +39,7 @@ from runledger.core.workflow_requests import WorkflowRunRequest
 from runledger.database.doctor import run_doctor
 from runledger.database.grants import ROLES, grants_as_sql
 from runledger.database.migrate import ensure_schema_compatible, migrate
+from runledger.database.preflight import run_preflight
 from runledger.postgres import reads
 from runledger.postgres.claim import claim_jobs
 from runledger.postgres.definitions import set_definition_paused, sync_definitions
@@ -368,6 +369,7 @@ def test_the_reader_reads_everything_and_checks_up(urls: Urls, connection: Conne
     assert explain_job(reader, job.job_id, scope=ANY)
     report = run_doctor(urls["reader"])
     assert [one for one in report.results if one.status in (CheckStatus.FAILED, CheckStatus.TIMED_OUT)] == []
+    assert [one.examples for one in run_preflight(urls["reader"], JobCatalog()).findings] == [(str(job.job_id),)]
     with pytest.raises(PermissionDenied):
         enqueue_job(reader, JobRequest(TEST_TYPE))
     with pytest.raises(PermissionDenied):

@@ -121,6 +121,23 @@ def test_our_variables_win_over_the_settings_and_database_url_does_not(shop: Pro
     shop.run("runledger", "stats", "-d", nowhere, code=69)
 
 
+def test_a_preflight_judges_what_waits_by_the_jobs_of_every_app(shop: Project, shop_url: str) -> None:
+    shop.write("shop/jobs.py", JOBS_WITH_EVERY_TRAP)
+    shop.python(
+        """
+        from runledger.contrib.django import catalog, enqueue, ledger_connection
+        catalog.sync_definitions(ledger_connection())
+        enqueue("shop.pay", {"order": 1})
+        """
+    )
+    assert shop.run("runledger", "preflight", code=0).stdout == ""
+    shop.write("shop/jobs.py", JOBS_WITH_EVERY_TRAP.replace('"shop.pay"', '"shop.charge"'))
+
+    said = shop.run("runledger", "preflight", code=3).stdout
+
+    assert said.startswith("JOBS\tshop.pay\t1\tcatalog.unknown_job_type\t")
+
+
 def test_options_of_django_stand_anywhere(shop: Project) -> None:
     os.rename(shop.folder / "settings.py", shop.folder / "production.py")
 
