@@ -441,7 +441,7 @@ FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(payloads)s AS TEXT[]), CAST(%(
 WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL AND requested.active_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
 recorded AS
 (INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, active_key, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.active_key AS active_key, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
-FROM identified ORDER BY identified.ordinal ON CONFLICT DO NOTHING RETURNING runledger.job_queue.id),
+FROM identified ORDER BY identified.active_key, identified.idempotency_key, identified.ordinal ON CONFLICT DO NOTHING RETURNING runledger.job_queue.id),
 readied AS
 (INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
 FROM identified
@@ -490,7 +490,7 @@ FROM requested JOIN runledger.job_definitions ON runledger.job_definitions.job_t
 WHERE runledger.job_definitions.is_enabled AND (requested.idempotency_key IS NULL AND requested.active_key IS NULL OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')) ORDER BY requested.ordinal),
 recorded AS
 (INSERT INTO runledger.job_queue (id, job_type, organization_id, payload, priority, max_attempts, timeout_seconds, idempotency_key, idempotency_expires_at, active_key, enqueue_request, expires_at, tags, headers) SELECT identified.id AS id, identified.job_type AS job_type, identified.organization_id AS organization_id, identified.payload AS payload, identified.priority AS priority, identified.max_attempts AS max_attempts, identified.timeout_seconds AS timeout_seconds, identified.idempotency_key AS idempotency_key, identified.idempotency_expires_at AS idempotency_expires_at, identified.active_key AS active_key, identified.enqueue_request AS enqueue_request, identified.expires_at AS expires_at, identified.tags AS tags, identified.headers AS headers
-FROM identified ORDER BY identified.ordinal ON CONFLICT DO NOTHING RETURNING runledger.job_queue.id),
+FROM identified ORDER BY identified.active_key, identified.idempotency_key, identified.ordinal ON CONFLICT DO NOTHING RETURNING runledger.job_queue.id),
 readied AS
 (INSERT INTO runledger.job_ready (job_id, next_run_at, priority, run_number, attempt, job_type) SELECT identified.id AS id, identified.next_run_at AS next_run_at, identified.priority AS priority, 1, 0, identified.job_type AS job_type
 FROM identified
@@ -731,18 +731,6 @@ FROM recorded) ORDER BY identified.ordinal;
 /* runledger:held_leases */ SELECT runledger.job_leases.lease_token, CAST(runledger.job_leases.job_id AS TEXT) AS job_id
 FROM runledger.job_leases
 WHERE runledger.job_leases.lease_token = any(CAST(%(lease_tokens)s AS BIGINT[])) AND runledger.job_leases.lease_expires_at > clock_timestamp();
-
-/* runledger:hold_back */ WITH held_ready AS MATERIALIZED
-(SELECT runledger.job_ready.job_id AS job_id
-FROM runledger.job_ready
-WHERE runledger.job_ready.job_id = any(CAST(%(job_ids)s AS UUID[])) FOR KEY SHARE),
-held_scheduled AS MATERIALIZED
-(SELECT runledger.job_scheduled.job_id AS job_id
-FROM runledger.job_scheduled
-WHERE runledger.job_scheduled.job_id = any(CAST(%(job_ids)s AS UUID[])) FOR KEY SHARE)
- SELECT CAST(held_ready.job_id AS TEXT) AS job_id
-FROM held_ready UNION ALL SELECT CAST(held_scheduled.job_id AS TEXT) AS job_id
-FROM held_scheduled;
 
 /* runledger:hold_definitions */ SELECT runledger.job_definitions.job_type
 FROM runledger.job_definitions
@@ -1029,7 +1017,7 @@ FROM runledger.job_attempts
 WHERE runledger.job_attempts.job_id = runledger.job_leases.job_id AND runledger.job_attempts.run_number = runledger.job_leases.run_number AND runledger.job_attempts.outcome = 'PANICKED'::runledger.job_outcome) AS anon_1, CAST(runledger.job_leases.workflow_run_id AS TEXT) AS workflow_run_id
 FROM runledger.job_leases JOIN runledger.job_queue ON runledger.job_queue.id = runledger.job_leases.job_id
 WHERE runledger.job_leases.lease_expires_at <= clock_timestamp() AND (runledger.job_leases.workflow_run_id IS NULL OR runledger.job_leases.workflow_run_id = any(CAST(%(run_ids)s AS UUID[]))) ORDER BY runledger.job_leases.job_id
- LIMIT CAST(%(limit)s AS INTEGER) FOR UPDATE OF job_leases SKIP LOCKED;
+ LIMIT CAST(%(limit)s AS INTEGER) FOR UPDATE OF job_leases, job_queue SKIP LOCKED;
 
 /* runledger:lock_leases_of_worker */ SELECT CAST(runledger.job_leases.job_id AS TEXT) AS job_id, runledger.job_leases.lease_token, runledger.job_leases.job_type, runledger.job_leases.run_number, runledger.job_leases.attempt, runledger.job_queue.max_attempts, runledger.job_leases.worker_id, (SELECT count(*) AS count_1
 FROM runledger.job_attempts
@@ -1233,18 +1221,19 @@ FROM runledger.job_ready GROUP BY runledger.job_ready.job_type) AS readied ON re
 FROM runledger.job_scheduled GROUP BY runledger.job_scheduled.job_type) AS waiting ON waiting.job_type = runledger.job_definitions.job_type LEFT OUTER JOIN (SELECT runledger.job_leases.job_type AS job_type, count(*) AS jobs, CAST(EXTRACT(epoch FROM clock_timestamp() - min(runledger.job_leases.leased_at)) AS DOUBLE PRECISION) AS oldest
 FROM runledger.job_leases GROUP BY runledger.job_leases.job_type) AS leased ON leased.job_type = runledger.job_definitions.job_type ORDER BY runledger.job_definitions.job_type;
 
-/* runledger:quiesce_canceled */ UPDATE runledger.job_queue SET quiesces_at=NULL WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_queue.quiesces_at > clock_timestamp() AND (SELECT runledger.job_attempts.lease_token
+/* runledger:quiesce_canceled */ WITH unquiet AS MATERIALIZED
+(SELECT runledger.job_queue.id AS id
+FROM runledger.job_queue
+WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_queue.quiesces_at > clock_timestamp() AND (SELECT runledger.job_attempts.lease_token
 FROM runledger.job_attempts
 WHERE runledger.job_attempts.job_id = runledger.job_queue.id ORDER BY runledger.job_attempts.lease_token DESC
- LIMIT 1) = any(CAST(%(lease_tokens)s AS BIGINT[])) RETURNING CAST(runledger.job_queue.id AS TEXT) AS id;
+ LIMIT 1) = any(CAST(%(lease_tokens)s AS BIGINT[])) ORDER BY runledger.job_queue.id FOR UPDATE SKIP LOCKED)
+ UPDATE runledger.job_queue SET quiesces_at=NULL WHERE runledger.job_queue.id = any(array((SELECT unquiet.id
+FROM unquiet))) RETURNING CAST(runledger.job_queue.id AS TEXT) AS id;
 
 /* runledger:record_migration */ INSERT INTO runledger.runledger_migration_history (version, name, checksum, package_version, applied_at) VALUES (CAST(%(version)s AS BIGINT), CAST(%(name)s AS TEXT), CAST(%(checksum)s AS TEXT), CAST(%(package_version)s AS TEXT), clock_timestamp()) RETURNING runledger.runledger_migration_history.version;
 
 /* runledger:record_operator_action */ INSERT INTO runledger.operator_actions (action, actor, reason, selection, affected, detail) SELECT CAST(%(action)s AS TEXT) AS anon_1, CAST(%(actor)s AS TEXT) AS anon_2, CAST(%(reason)s AS TEXT) AS anon_3, CAST(CAST(%(selection)s AS TEXT) AS JSONB) AS anon_4, CAST(%(affected)s AS BIGINT) AS anon_5, CAST(CAST(%(detail)s AS TEXT) AS JSONB) AS anon_6 RETURNING runledger.operator_actions.id;
-
-/* runledger:release_begun_keys */ UPDATE runledger.job_queue SET active_key=NULL WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[])) AND (EXISTS (SELECT runledger.job_leases.job_id
-FROM runledger.job_leases
-WHERE runledger.job_leases.job_id = runledger.job_queue.id));
 
 /* runledger:release_ended_keys */ UPDATE runledger.job_queue SET active_key=NULL WHERE runledger.job_queue.id = any(CAST(%(job_ids)s AS UUID[])) AND runledger.job_queue.final_status IS NOT NULL;
 

@@ -42,7 +42,6 @@ def _patience(ctx: click.Context, option: click.Parameter, text: str | None) -> 
 @click.argument("payload", metavar="[JSON|@FILE|-]", default="{}")
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same request again answers with the same job.")
 @click.option("--active-key", metavar="TEXT", help="One job of the type and this key at a time waits or runs.")
-@click.option("--waiting-key", metavar="TEXT", help="One job of the type and this key at a time waits.")
 @click.option("--at", type=MOMENT, help="Due at this time, with its zone.")
 @click.option("--in", "--delay", "delay", type=DURATION, help="Due after this long, on the database's clock.")
 @click.option("--priority", type=int, metavar="N", help="Higher runs first.  [default: the job type's]")
@@ -60,7 +59,6 @@ def enqueue(
     payload: str,
     key: str | None,
     active_key: str | None,
-    waiting_key: str | None,
     at: datetime | None,
     delay: float | None,
     priority: int | None,
@@ -96,7 +94,6 @@ def enqueue(
             delay=delay,
             idempotency_key=key,
             active_key=active_key,
-            waiting_key=waiting_key,
             expires_at=expires_at,
             tags=tags,
         ),
@@ -131,7 +128,6 @@ def _from_catalog(session: Session, request: JobRequest) -> JobRequest:
         delay=request.delay,
         idempotency_key=request.idempotency_key,
         active_key=request.active_key,
-        waiting_key=request.waiting_key,
         expires_at=request.expires_at,
         tags=request.tags,
     )

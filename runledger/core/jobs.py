@@ -20,7 +20,7 @@ JsonValue = Any
 @dataclass(frozen=True, slots=True)
 class EnqueuedJob:
     """What an enqueue answers. ``is_new`` is false when the idempotency key already had this very request, or a live
-    job the active key, or a waiting one the waiting key."""
+    job the active key."""
 
     job_id: UUID
     is_new: bool

@@ -37,10 +37,9 @@ class JobRequest:
 
     ``payload`` is any JSON value or an instance of a typed payload; None stands for ``{}``. ``next_run_at`` and
     ``delay`` (seconds or a timedelta, counted on the database's clock) exclude each other. ``idempotency_ttl`` needs
-    its key. Of one type, organization and ``active_key`` one job at a time waits or runs; with ``waiting_key`` one
-    waits, and a running one gives its key to the next. A request has one of the three keys at most. Tags are a set:
-    order and repetition do not matter. ``headers`` (at most 32 texts, 8 KiB) are for middleware, and no part of what an
-    idempotency key covers; ``middleware`` is set by the catalog that makes the request.
+    its key. Of one type, organization and ``active_key`` one job at a time waits or runs; it excludes an idempotency
+    key. Tags are a set: order and repetition do not matter. ``headers`` (at most 32 texts, 8 KiB) are for middleware,
+    and no part of what an idempotency key covers; ``middleware`` is set by the catalog that makes the request.
     """
 
     job_type: str
@@ -55,7 +54,6 @@ class JobRequest:
     idempotency_key: str | None = None
     idempotency_ttl: timedelta | None = None
     active_key: str | None = None
-    waiting_key: str | None = None
     stage: JobStage | None = None
     expires_at: datetime | None = None
     tags: Sequence[str] = ()
@@ -85,8 +83,6 @@ class EncodedRequest:
     expires_at: datetime | None
     tags: list[str] | None
     headers: str | None
-    is_for_waiting: bool = False
-    """A job that runs gives the active key away."""
 
     @property
     def is_keyed(self) -> bool:
@@ -123,8 +119,10 @@ def encode_request(request: JobRequest) -> EncodedRequest:
         _add_key(encoded, request, stage)
     elif request.idempotency_ttl is not None:
         raise InvalidRequest("idempotency_ttl needs an idempotency_key")
-    if request.active_key is not None or request.waiting_key is not None:
-        _add_active_key(encoded, request)
+    if request.active_key is not None:
+        if request.idempotency_key is not None:
+            raise InvalidRequest("idempotency_key and active_key exclude each other")
+        encoded.active_key = check_identifier(request.active_key, field="active_key", limit_bytes=KEY_LIMIT)
     return encoded
 
 
@@ -162,15 +160,6 @@ def _add_key(encoded: EncodedRequest, request: JobRequest, stage: JobStage) -> N
         expires_at=encoded.expires_at,
         tags=encoded.tags,
     )
-
-
-def _add_active_key(encoded: EncodedRequest, request: JobRequest) -> None:
-    given = {name: getattr(request, name) for name in ("idempotency_key", "active_key", "waiting_key")}
-    [field, *others] = [name for name, key in given.items() if key is not None]
-    if others:
-        raise InvalidRequest(f"{field} and {others[0]} exclude each other")
-    encoded.active_key = check_identifier(given[field], field=field, limit_bytes=KEY_LIMIT)
-    encoded.is_for_waiting = field == "waiting_key"
 
 
 def _integer(value: object, field: str, low: int, high: int) -> int | None:

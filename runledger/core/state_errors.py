@@ -66,7 +66,7 @@ class InvalidStateTransition(ConflictError):
 
 
 class CancellationNotQuiesced(ConflictError):
-    """The cancelled attempt may still be running; its lease has not ended yet."""
+    """The cancelled attempt may still be running: nobody has said that it ended, and its lease has not ended either."""
 
     code = "job.cancellation_not_quiesced"
 

@@ -39,9 +39,6 @@ class Role(NamedTuple):
 _RELEASE_STEP = "status, payload, job_id, dependency_count_pending, dependency_count_unsatisfied, released_at, "
 _COUNT_STEPS = "status, unfinished_count, enqueued_count, waiting_count, failed_count, finished_at, updated_at, "
 
-_HOLD_BACK = "SELECT (job_id), UPDATE (next_run_at)"
-"""PostgreSQL lets nobody lock a row who may not update any column of it."""
-
 MIGRATOR = Role("migrator", "whoever runs `runledger migrate`: owns the schema, and may create in the database")
 ENQUEUER = Role(
     "enqueuer",
@@ -57,8 +54,6 @@ ENQUEUER = Role(
         ),
         Right("job_ready", "INSERT", "a job that is due goes to its place"),
         Right("job_scheduled", "INSERT", "so does one that is due later"),
-        Right("job_ready", _HOLD_BACK, "a waiting job with an active key is held back until the caller's commit"),
-        Right("job_scheduled", _HOLD_BACK, "the same for one that is due later"),
         Right("job_leases", "SELECT (job_id)", "a keyed retry is told whether the job is running"),
         Right("job_listeners", READ, "whether an idle host wants to be woken"),
         Right("jobs", READ, "`get_job` and `wait_for_job`"),

@@ -21,12 +21,20 @@ _last_token = (
     .limit(ONE)
     .scalar_subquery()
 )
-QUIESCE_CANCELED = Statement(
-    "quiesce_canceled",
-    update(job_queue)
+_unquiet = (
+    select(_record.id)
     .where(_record.id == func.any(parameter("job_ids", ARRAY(Uuid))))
     .where(_record.quiesces_at > CLOCK)
     .where(_last_token == func.any(parameter("lease_tokens", ARRAY(BigInteger))))
+    .order_by(_record.id)
+    .with_for_update(skip_locked=True)
+    .cte("unquiet")
+    .prefix_with("MATERIALIZED")
+)
+QUIESCE_CANCELED = Statement(
+    "quiesce_canceled",
+    update(job_queue)
+    .where(_record.id == func.any(func.array(select(_unquiet.c.id).scalar_subquery())))
     .values(quiesces_at=null())
     .returning(as_text(_record.id)),
 )
@@ -153,6 +161,7 @@ def _told(taken: CTE) -> CTE:
 def quiesce_canceled(connection: AnyConnection, job_ids: Sequence[str], lease_tokens: Sequence[int]) -> list[str]:
     """The attempts under these tokens have ended, whatever was to become of them: where a cancellation waited for the
     end of a lease, its job may be requeued and its run be run again now. Answers with the jobs for which that is news.
+    Waits for nobody: a record that is locked is left as it is, and the end of the lease decides.
     """
     parameters = {"job_ids": list(job_ids), "lease_tokens": list(lease_tokens)}
     return [row[0] for row in borrow(connection).fetch(QUIESCE_CANCELED, parameters)]

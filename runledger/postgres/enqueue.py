@@ -153,7 +153,8 @@ def _recorded(identified: CTE, *, with_keys: bool) -> CTE:
         "tags",
         "headers",
     ]
-    rows = select(*(identified.c[column] for column in columns)).order_by(identified.c.ordinal)
+    by_key = (identified.c.active_key, identified.c.idempotency_key) if with_keys else ()  # so nobody waits in a circle
+    rows = select(*(identified.c[column] for column in columns)).order_by(*by_key, identified.c.ordinal)
     recorded = upsert(job_queue).from_select(columns, rows)
     if with_keys:
         recorded = recorded.on_conflict_do_nothing()
@@ -228,10 +229,9 @@ def enqueue_job(connection: AnyConnection, request: JobRequest) -> EnqueuedJob:
     """The job is stored, due at its time, as soon as the caller's transaction commits; on rollback it never was.
 
     With an idempotency key, the same request answers with the job that already has it, whatever its status, even
-    when its definition was disabled since. With an active or waiting key, a live or
-    waiting job that has it is the answer, whatever its payload; one that waits begins only after the caller's
-    transaction has ended, and sees what that has written. Nothing else that exists is locked, except that the end of a
-    running job that gives its waiting key away waits for the caller. Works in autocommit: it is one statement.
+    when its definition was disabled since. With an active key, the job that has it and has not ended is the answer,
+    whatever its payload. Locks nothing that exists, but the record of a job whose key is free again. Works in
+    autocommit, where each of its statements stands for itself.
 
     Raises DefinitionNotFoundOrDisabled, IdempotencyConflict (with the differences), UnsupportedIsolation, and what
     middleware and ``encode_request`` raise, before anything is written.

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    CTE,
     ColumnElement,
     Select,
     Text,
@@ -43,7 +42,7 @@ from runledger.postgres.expressions import (
     rows_of,
 )
 from runledger.postgres.statements import Statement
-from runledger.postgres.tables import job_definitions, job_leases, job_queue, job_ready, job_scheduled
+from runledger.postgres.tables import job_definitions, job_leases, job_queue
 
 IS_READ_COMMITTED = func.current_setting(constant("transaction_isolation")).in_(
     (constant("read committed"), constant("read uncommitted"))
@@ -129,23 +128,6 @@ RELEASE_ENDED_KEYS = Statement(
     .where(job_queue.c.final_status.is_not(None))
     .values(active_key=null()),
 )
-RELEASE_BEGUN_KEYS = Statement(
-    "release_begun_keys",
-    update(job_queue)
-    .where(job_queue.c.id == func.any(parameter("job_ids", ARRAY(Uuid))))
-    .where(_HAS_LEASE)
-    .values(active_key=null()),
-)
-
-
-def _held_back(name: str, place: Any) -> CTE:
-    of_jobs = select(place.c.job_id).where(place.c.job_id == func.any(parameter("job_ids", ARRAY(Uuid))))
-    return of_jobs.with_for_update(read=True, key_share=True).cte(name).prefix_with("MATERIALIZED")
-
-
-_ready, _scheduled = _held_back("held_ready", job_ready), _held_back("held_scheduled", job_scheduled)
-HOLD_BACK = Statement("hold_back", select(as_text(_ready.c.job_id)).union_all(select(as_text(_scheduled.c.job_id))))
-"""Which of these jobs wait, and will until the transaction has ended: a claim passes over rows that are locked."""
 
 
 class Holder(NamedTuple):
@@ -184,49 +166,28 @@ def answer_from_holders(
     answers: dict[int, EnqueuedJob],
 ) -> list[int]:
     """Every request whose key somebody holds has its answer; returns those that must start over, because their key
-    was free again, or its job began in this moment. Raises Refused for the first request, in order, that cannot be met.
+    was free again. Raises Refused for the first request, in order, that cannot be met, before anything is written.
     """
     again: list[int] = []
-    expired: list[str] = []
-    ended: list[str] = []
-    begun: list[str] = []
-    waiting: dict[int, str] = {}
+    released: dict[Statement, list[str]] = {RELEASE_EXPIRED_KEYS: [], RELEASE_ENDED_KEYS: []}
     for index, holder in holders.items():
-        where = f"requests[{index}]: " if len(requests) > 1 else ""
-        _check_possible(where, requests[index], holder)
+        request, where = requests[index], f"requests[{index}]: " if len(requests) > 1 else ""
+        _check_possible(where, request, holder)
         if holder.job_id is None:
             again.append(index)
         elif holder.is_released:
-            (expired if requests[index].active_key is None else ended).append(holder.job_id)
-            again.append(index)
-        elif requests[index].is_for_waiting and holder.status == JobStatus.LEASED:
-            begun.append(holder.job_id)
+            released[RELEASE_EXPIRED_KEYS if request.active_key is None else RELEASE_ENDED_KEYS].append(holder.job_id)
             again.append(index)
         else:
-            if requests[index].active_key is None:
-                _check_same(where, requests[index], holder)
-            elif holder.status == JobStatus.PENDING:
-                waiting[index] = holder.job_id
+            if request.active_key is None:
+                _check_same(where, request, holder)
             answers[index] = EnqueuedJob(
                 UUID(holder.job_id), False, JobStatus(str(holder.status)), holder.run_number or 1
             )
-    released = ((RELEASE_EXPIRED_KEYS, expired), (RELEASE_ENDED_KEYS, ended), (RELEASE_BEGUN_KEYS, begun))
-    for statement, job_ids in released:
+    for statement, job_ids in released.items():
         if job_ids:
             ledger.fetch(statement, {"job_ids": sorted(set(job_ids))})
-    return again + _begun_meanwhile(ledger, waiting, answers)
-
-
-def _begun_meanwhile(ledger: LedgerConnection, waiting: dict[int, str], answers: dict[int, EnqueuedJob]) -> list[int]:
-    """The requests whose job has begun since it was found; all others are held back for the caller's transaction, so
-    that they see what it writes."""
-    if not waiting:
-        return []
-    held = {row[0] for row in ledger.fetch(HOLD_BACK, {"job_ids": sorted(set(waiting.values()))})}
-    begun = [index for index, job_id in waiting.items() if job_id not in held]
-    for index in begun:
-        del answers[index]
-    return begun
+    return again
 
 
 def definition_missing(where: str, job_type: str) -> errors.DefinitionNotFoundOrDisabled:
@@ -240,7 +201,8 @@ def definition_missing(where: str, job_type: str) -> errors.DefinitionNotFoundOr
 def _check_possible(where: str, request: EncodedRequest, holder: Holder) -> None:
     if request.is_keyed and not holder.is_read_committed:
         raise Refused(errors.UnsupportedIsolation(f"{where}a keyed enqueue needs READ COMMITTED"))
-    if holder.job_id is None and not (request.is_keyed and holder.is_enabled):
+    is_free = holder.job_id is None or holder.is_released
+    if is_free and not (request.is_keyed and holder.is_enabled):
         raise Refused(definition_missing(where, request.job_type))
 
 

@@ -81,7 +81,7 @@ LOCK_LAPSED = Statement(
         )
     )
     .limit(parameter("limit", Integer))
-    .with_for_update(skip_locked=True, of=job_leases),
+    .with_for_update(skip_locked=True, of=(job_leases, job_queue)),
 )
 LOCK_WORKERS = Statement(
     "lock_leases_of_worker",
@@ -123,8 +123,8 @@ def reap_lapsed_leases(
     """At most ``limit`` leases that have ended are settled as LEASE_EXPIRED: dead-lettered when attempts are spent,
     else retried, not before ``retry_after_seconds``.
 
-    Leases that somebody else is settling are skipped, and so are those of workflow runs that somebody else holds. Run
-    it in a transaction; the locks last until its end: run rows by id, then leases by job id.
+    Leases that somebody else is settling are skipped, and so are those whose record or workflow run somebody else
+    holds. Run it in a transaction; the locks last until its end: run rows by id, then leases and records by job id.
     """
     ledger = borrow(connection)
     size = {"limit": min(limit, LARGEST_REAP)}

@@ -66,9 +66,9 @@ class Exchange:
         """The leases of attempts that have ended and whose outcomes were set aside: somebody has locked them."""
         return [one.end.lease_token for one in self._locked if one.started_at is not None]
 
-    def is_written(self, lease_token: int) -> bool:
-        """Whether the outcome of this lease waits no more: neither in the outbox nor for somebody's lock."""
-        return lease_token not in self._outbox and all(one.end.lease_token != lease_token for one in self._locked)
+    def is_locked(self, lease_token: int) -> bool:
+        """Whether the outcome of this lease was set aside, because somebody has locked it."""
+        return any(one.end.lease_token == lease_token for one in self._locked)
 
     def try_the_locked_next(self) -> None:
         """The next exchange does not wait for the end of the pause: who held the lock is gone."""
@@ -191,14 +191,14 @@ class Exchange:
 
     def _report_lost(self, lost: list[Waiting]) -> None:
         """Outcomes that were refused. Where the stored attempt says the same, it was ours all along: the commit had
-        happened and only the answer was lost, or the handler had finished it in its own transaction."""
-        if not lost:
-            return
-        with self._link.autocommit() as ledger:
-            tokens, job_ids = [one.end.lease_token for one in lost], [one.end.job_id for one in lost]
-            stored = stored_attempts(ledger, tokens, job_ids)
-            if Outcome.CANCELED in stored.values():
-                quiesce_canceled(ledger, job_ids, tokens)
+        happened and only the answer was lost, or the handler had finished it in its own transaction. Raises nothing:
+        what was claimed and settled with them is committed, and counts."""
+        stored: dict[int, Outcome] = {}
+        try:
+            if lost:
+                stored = self._look_up(lost)
+        except RunledgerError as error:
+            log(logging.WARNING, "exchange.lost_not_looked_up", code=error.code, error=str(error))
         for one in lost:
             outcome = stored.get(one.end.lease_token)
             if outcome in (Outcome.SUCCEEDED, _outcome_of(one.end)):
@@ -206,6 +206,15 @@ class Exchange:
                 log(logging.INFO, "job.outcome_confirmed", job_id=one.end.job_id, lease_token=one.end.lease_token)
                 continue
             _log_lost(one, outcome)
+
+    def _look_up(self, lost: list[Waiting]) -> dict[int, Outcome]:
+        """How their attempts are recorded. Those that were cancelled have ended now, and may be requeued."""
+        tokens, job_ids = [one.end.lease_token for one in lost], [one.end.job_id for one in lost]
+        with self._link.autocommit() as ledger:
+            stored = stored_attempts(ledger, tokens, job_ids)
+            if Outcome.CANCELED in stored.values():
+                quiesce_canceled(ledger, job_ids, tokens)
+        return stored
 
 
 def _log_lost(one: Waiting, recorded: Outcome | None) -> None:

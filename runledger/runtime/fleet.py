@@ -199,9 +199,9 @@ class Fleet:
 
     def _reason_to_kill(self, child: Child, now: int) -> str | None:
         slot = self._slot_of(child)
-        if slot.hard_deadline and now > slot.hard_deadline:
+        if 0 < slot.hard_deadline < now:  # each is read once: its worker sets it to 0 at any moment
             return "timeout"
-        if slot.interrupt_deadline and now > slot.interrupt_deadline:
+        if 0 < slot.interrupt_deadline < now:
             return "canceled"
         if slot.state is SlotState.BOOTING:
             is_late = now - slot.spawned_at > self._config.boot_timeout_seconds * 1_000_000_000

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from runledger.core.errors import RunledgerError, UnavailableError
+from runledger.core.errors import LockNotAvailable, RunledgerError, UnavailableError
 from runledger.core.results import Ended
 from runledger.core.states import Outcome
 from runledger.postgres.leases import held_leases, renew_leases
@@ -124,14 +124,14 @@ class Keeper:
                 self._wake_ups.wake_idle()
 
     def _settle(self, dead: Obituary) -> Recovered:
-        """A worker whose leases the database refuses to settle must not keep the living from being renewed: its leases
-        run out, and the reaper decides."""
+        """A worker whose leases the database refuses to settle, or somebody has locked, must not keep the living from
+        being looked after: its leases run out, and the reaper decides."""
         try:
             with self._link.transaction() as ledger:
                 return settle_dead_worker(ledger, dead.death())
-        except UnavailableError:
-            raise
         except RunledgerError as error:
+            if isinstance(error, UnavailableError) and not isinstance(error, LockNotAvailable):
+                raise
             log(
                 logging.ERROR,
                 "worker.not_settled",
@@ -180,7 +180,7 @@ class Keeper:
         if not any(slot.tokens() != ([], []) for slot in self._slots):
             return
         now = time.monotonic_ns()
-        overdue = [slot.running_token for slot in self._slots if slot.hard_deadline and now > slot.hard_deadline]
+        overdue = [slot.running_token for slot in self._slots if 0 < slot.hard_deadline < now]
         known = {token for slot in self._slots for tokens in slot.tokens() for token in tokens}
         with self._link.autocommit() as ledger:
             renewed = renew_leases(
@@ -205,7 +205,8 @@ class Keeper:
         for token in running.keys() - held:
             slot = running[token]
             if slot.running_token == token and slot.interrupted_token != token:
-                slot.interrupt(token, now + self._config.timeout_grace_seconds * 1_000_000_000)
+                grace = self._config.timeout_grace_seconds * 1_000_000_000
+                slot.interrupt(token, time.monotonic_ns() + grace)
                 _signal(slot.pid)
                 log(logging.INFO, "job.interrupted", worker_id=self.worker_id(slot), lease_token=token)
 

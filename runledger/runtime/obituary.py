@@ -59,6 +59,9 @@ class Obituary:
         if self.cause == "timeout":
             message = "the handler did not end within its timeout and grace; its process was killed"
             return Failure(Outcome.TIMEOUT, TIMEOUT_CODE, message, None, None, self.exit_signal)
+        if self.cause == "canceled":
+            message = "the lease was lost, and the handler did not end within the grace; its process was killed"
+            return Failure(Outcome.LEASE_EXPIRED, "job.lease_expired", message, None, None, self.exit_signal)
         if self.cause == "memory":
             message = "its worker process was killed for using more memory than allowed"
             return Failure(Outcome.PANICKED, "job.memory_exceeded", message, None, None, self.exit_signal)

@@ -30,9 +30,6 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, lease_token: int) -> bool:
-        return any(one.end.lease_token == lease_token for one in self._waiting)
-
     def add(
         self,
         end: Succeeded | Ended,

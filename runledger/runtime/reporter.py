@@ -40,6 +40,7 @@ class Reporter:
         self._log_lines = 0
         self._written_at = 0.0
         self._finished_on: Any = None
+        self._finished_with: Any = None
         self.is_asked_to_stop: Callable[[], bool] = lambda: False
 
     @property
@@ -56,7 +57,7 @@ class Reporter:
         self._done = self._total = None
         self._log_lines = 0
         self._written_at = 0.0
-        self._finished_on = None
+        self._finished_on = self._finished_with = None
 
     @property
     def is_finished(self) -> bool:
@@ -69,9 +70,13 @@ class Reporter:
         return self._finished_on is not None and is_in_transaction(self._finished_on)
 
     def hang_up(self) -> None:
-        """The connection on which the handler finished is closed, and the server rolls back."""
-        with contextlib.suppress(Exception):  # of either driver; it may be closed, or broken
-            self._finished_on.close()
+        """The connection on which the handler finished is closed, and the server rolls back. First by what wraps it, so
+        that a session or Django knows, and opens another one."""
+        owner = self._finished_with
+        for end in (getattr(owner, "invalidate", None), getattr(owner, "close", None), self._finished_on.close):
+            if end is not None:
+                with contextlib.suppress(Exception):  # of whichever library; it may be closed, or broken
+                    end()
 
     def save_progress(self, done: int | None, total: int | None) -> None:
         self._done = self._done if done is None else done
@@ -104,7 +109,7 @@ class Reporter:
             theirs = borrow(connection, self._link.schema)
             if not settle_jobs(theirs, [end]):
                 raise self._refusal(job)
-            self._finished_on = theirs.driver_connection
+            self._finished_on, self._finished_with = theirs.driver_connection, connection
 
     def flush(self) -> None:
         """What still waits is stored; called before the attempt is settled and by the attendant of a long job."""

@@ -218,10 +218,12 @@ class Worker:
         """The handler finished and returned without ending the transaction. While it is open, nobody can settle the
         lease or take it back, and a later handler on the same connection would commit it."""
         self._settle_quietly()
-        if self._exchange.is_written(job.lease_token) or not self._reporter.is_left_open:
-            return  # the transaction was another one: the connection is a pool's, and had been given away
+        if self._exchange.is_locked(job.lease_token) and self._reporter.is_left_open:
+            self._hang_up(job)  # else the transaction is another one: a pool has given the connection to somebody else
+            self._exchange.try_the_locked_next()
+
+    def _hang_up(self, job: ClaimedJob) -> None:
         self._reporter.hang_up()
-        self._exchange.try_the_locked_next()
         log(
             logging.ERROR,
             "job.finish_left_open",
@@ -235,12 +237,14 @@ class Worker:
         """The attempt was interrupted: its lease is gone and nothing can be written; or the host stops in a hurry,
         and the job goes back with its attempt refunded."""
         log(logging.INFO, "job.attempt_void", job_id=job.job_id, lease_token=job.lease_token)
+        if self._reporter.is_left_open:
+            self._hang_up(job)
+        if self.is_stopping:
+            self._outbox.add(cut_short(job), started_at, time.monotonic(), job)
         try:
             self._exchange.note_ended(job)
         except RunledgerError as error:
             log(logging.WARNING, "job.end_not_noted", job_id=job.job_id, code=error.code, error=str(error))
-        if self.is_stopping:
-            self._outbox.add(cut_short(job), started_at, time.monotonic(), job)
 
     def _flush_reports(self) -> None:
         try:

@@ -92,7 +92,6 @@ def a_job(
     next_run_at: datetime | None = None,
     idempotency_key: str | None = None,
     active_key: str | None = None,
-    waiting_key: str | None = None,
     expires_at: datetime | None = None,
     tags: Sequence[str] = (),
 ) -> EnqueuedJob:
@@ -109,7 +108,6 @@ def a_job(
         next_run_at=next_run_at,
         idempotency_key=idempotency_key,
         active_key=active_key,
-        waiting_key=waiting_key,
         expires_at=expires_at,
         tags=tags,
     )

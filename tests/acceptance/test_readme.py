@@ -43,9 +43,7 @@ def table_names() -> list[str]:
     """What the second column of the table of APIs names."""
     rows = re.findall(r"^\| [^|]+ \| ([^|]+) \|$", README.partition("## Which API")[2], re.MULTILINE)
     names = [name for row in rows for name in re.findall(r"`([A-Za-z_.]+)`", row)]
-    return [
-        name for name in names if name not in ("idempotency_key", "active_key", "waiting_key", "delay", "next_run_at")
-    ]
+    return [name for name in names if name not in ("idempotency_key", "active_key", "delay", "next_run_at")]
 
 
 def make_targets() -> list[str]:

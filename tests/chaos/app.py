@@ -20,13 +20,8 @@ CREATE_EFFECTS = """
     CREATE TABLE IF NOT EXISTS chaos_effects (
         job_id uuid NOT NULL, lease_token bigint NOT NULL, worker_id text NOT NULL,
         at timestamptz NOT NULL DEFAULT clock_timestamp()
-    );
-    CREATE TABLE IF NOT EXISTS chaos_things (thing integer PRIMARY KEY, version bigint NOT NULL DEFAULT 1);
-    CREATE TABLE IF NOT EXISTS chaos_sights (thing integer NOT NULL, version bigint NOT NULL)
+    )
 """
-LOOK = "chaos.looks"
-"""Enqueued in the transaction that changes a thing, under the thing's waiting key; notes what it saw."""
-
 EFFECT = "chaos.effect"
 GATED_EFFECT = "chaos.gated_effect"
 STEP = "chaos.step"
@@ -131,18 +126,6 @@ def hold_the_interpreter(context: JobContext, payload: dict[str, Any]) -> None:
 def have_effect(context: JobContext, payload: dict[str, Any]) -> None:
     time.sleep(payload["ms"] / 1_000)
     finish_with_effect(context)
-
-
-@catalog.job(LOOK)
-def look(context: JobContext, payload: dict[str, Any]) -> None:
-    with psycopg.connect(os.environ["RL_TEST_DATABASE_URL"], prepare_threshold=None) as connection:  # maybe pooled
-        row = connection.execute(
-            "INSERT INTO chaos_sights SELECT thing, version FROM chaos_things WHERE thing = %s RETURNING version",
-            (payload["thing"],),
-        ).fetchone()
-        if row is None:
-            raise LookupError("the job exists, and what was written beside it does not")
-        context.finish(connection)
 
 
 @catalog.job(STEP)

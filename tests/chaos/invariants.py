@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from chaos.app import EFFECT, FAILING, GATED_EFFECT, LOOK
+from chaos.app import EFFECT, FAILING, GATED_EFFECT
 
 from runledger.core.jobs import Scope
 from runledger.core.states import JobEventType
@@ -91,12 +91,6 @@ AT_THE_END: dict[str, str] = {
             FROM runledger.job_queue WHERE schedule_id IS NOT NULL) AS q
         JOIN runledger.job_schedules s ON s.id = q.schedule_id AND s.missed = 'ALL'
         WHERE q.following <> q.scheduled_for + interval '5 seconds'
-    """,
-    "a change was seen by no job that was enqueued with it": f"""
-        SELECT t.thing, t.version FROM chaos_things t
-        WHERE t.version > coalesce((SELECT max(s.version) FROM chaos_sights s WHERE s.thing = t.thing), 0)
-          AND NOT EXISTS (SELECT FROM runledger.job_queue q WHERE q.job_type = '{LOOK}'
-                          AND q.final_status = 'CANCELED' AND (q.payload ->> 'thing')::integer = t.thing)
     """,
     "a lease is left": "SELECT job_id, worker_id, lease_expires_at FROM runledger.job_leases",
 }

@@ -4,16 +4,13 @@ import itertools
 import random
 import threading
 import time
-from typing import Any
 
-import psycopg
-from chaos.app import EFFECT, LOOK
+from chaos.app import EFFECT
 from chaos.told import Line, Told, Witness, ask
 
 from runledger import Ledger, UnavailableError
-from runledger.core.jobs import EnqueuedJob
 from runledger.core.requests import JobRequest
-from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
+from runledger.postgres.enqueue import enqueue_jobs
 
 JOBS_PER_SECOND = 100.0
 ENQUEUERS = 2
@@ -21,8 +18,6 @@ BATCH_SECONDS = 0.1
 LONGEST_BATCH_SECONDS = 2.0
 KEYED_SHARE = 0.1
 KEYED_TRIES = 40
-CHANGES_PER_SECOND = 4.0
-THINGS = 20
 NEW_KEY_CHANCE = 0.4
 REPLAYED_AMONG = 40
 """A keyed request repeats one of this many newest keys."""
@@ -44,9 +39,6 @@ MIX = {
     "chaos.slow": 7,
     "chaos.hog": 7,
 }
-CHANGE = """
-    INSERT INTO chaos_things (thing) VALUES (%s) ON CONFLICT (thing) DO UPDATE SET version = chaos_things.version + 1
-"""
 COUNT_READY = "SELECT count(*) FROM runledger.job_ready"
 
 
@@ -103,8 +95,6 @@ class Enqueuer(threading.Thread):
                     self._enqueue(size)
                     if self._chance.random() < KEYED_SHARE * size:
                         self._enqueue_keyed()
-                    if self._chance.random() < CHANGES_PER_SECOND * BATCH_SECONDS / ENQUEUERS:
-                        self._change_a_thing()
         except BaseException as error:  # told to the soak, which fails by it
             self.failure = error
         finally:
@@ -144,22 +134,6 @@ class Enqueuer(threading.Thread):
         payload = {"ms": self._chance.randint(0, 20), "seconds": self._chance.randint(11, 16), "batch": batch}
         delay = self._chance.uniform(0.1, 4.0) if self._chance.random() < 0.04 else None
         return JobRequest(kind, payload, priority=self._chance.choice((0, 0, 0, 5)), delay=delay)
-
-    def _change_a_thing(self) -> None:
-        """One transaction: a job looks at the thing, or one that waits already will, and the thing changes."""
-        thing = self._chance.randrange(THINGS)
-
-        def change(connection: psycopg.Connection[Any]) -> EnqueuedJob:
-            job = enqueue_job(connection, JobRequest(LOOK, {"thing": thing}, waiting_key=f"thing-{thing}"))
-            connection.execute(CHANGE, (thing,))
-            return job
-
-        asked = ask(self._line, change)
-        if asked.error is not None and not isinstance(asked.error, UnavailableError):
-            self._witness.surprise("change", asked.error)
-        if asked.answer is not None and asked.answer.is_new:
-            self._witness.acknowledged.append(str(asked.answer.job_id))
-        self._witness.note("change", asked.told, thing=thing, is_new=asked.answer and asked.answer.is_new)
 
     def _enqueue_keyed(self) -> None:
         """Asks again under the same key until it is told an id, as whoever has an event to process would."""

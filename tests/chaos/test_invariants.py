@@ -103,7 +103,6 @@ PLANTED = {
             WHEN {plain} THEN now() - interval '20 seconds' ELSE now() - interval '10 seconds' END
         WHERE id IN ({plain}, {effect})
     """,
-    "a change was seen by no job that was enqueued with it": "INSERT INTO chaos_things VALUES (1, 2)",
     "the counts of a step equal its edges": """
         UPDATE runledger.workflow_steps SET dependency_count_pending = 1 WHERE step_key = 'b'
     """,

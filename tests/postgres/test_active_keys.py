@@ -18,7 +18,6 @@ from runledger.core.states import JobStatus
 from runledger.postgres.claim import claim_jobs
 from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
 from runledger.postgres.operations import cancel_job, requeue_job
-from runledger.postgres.promote import promote_due_jobs
 from runledger.postgres.reads import get_job
 from runledger.postgres.settle import settle_jobs
 from runledger.testing.factories import a_definition, claim_one, dead_lettered, failed, succeeded
@@ -191,7 +190,6 @@ def test_a_requeued_job_has_its_key_again_unless_another_took_it(connection: Con
     ("options", "error"),
     [
         ({"idempotency_key": "event-1"}, errors.InvalidRequest),
-        ({"waiting_key": "user-8"}, errors.InvalidRequest),
         ({"key": " "}, errors.InvalidIdentifier),
         ({"key": "x" * 2_000}, errors.InvalidIdentifier),
         ({"key": 7}, errors.InvalidIdentifier),
@@ -233,46 +231,6 @@ def test_the_second_of_two_callers_waits_for_the_first(
 
     assert second.result().job_id == first.job_id
     assert count(connection, "job_queue") == 1
-
-
-def test_a_waiting_job_begins_after_the_caller_who_was_answered_with_it(
-    connection: Connection, connect: Connect
-) -> None:
-    """So it sees what the caller's transaction has written."""
-    job = enqueue_job(connection, keyed())
-    worker = connect()
-
-    with connection.transaction():
-        assert not enqueue_job(connection, keyed()).is_new
-        assert claimed(worker) == []
-
-    assert claimed(worker) == [str(job.job_id)]
-
-
-def test_a_job_that_is_due_later_is_held_back_too(connection: Connection, connect: Connect) -> None:
-    enqueue_job(connection, keyed(delay=3_600))
-    connection.execute("UPDATE runledger.job_scheduled SET next_run_at = now()")
-    keeper = connect()
-
-    with connection.transaction():
-        assert not enqueue_job(connection, keyed()).is_new
-        assert promote_due_jobs(keeper).promoted == 0
-
-    assert promote_due_jobs(keeper).promoted == 1
-
-
-def test_a_job_that_begins_at_that_moment_is_told_as_running(
-    connection: Connection, connect: Connect, in_background: Callable[..., "Future[EnqueuedJob]"]
-) -> None:
-    job = enqueue_job(connection, keyed())
-    caller, worker = connect(autocommit=False), connect()
-
-    with worker.transaction():
-        claim_one(worker)
-        answer = in_background(enqueue_job, caller, keyed())
-        until_blocked(connection, caller)
-
-    assert answer.result() == EnqueuedJob(job.job_id, False, JobStatus.LEASED, 1)
 
 
 def test_a_job_that_ends_at_that_moment_gives_its_key_away(
@@ -324,62 +282,28 @@ def test_never_are_two_jobs_of_a_key_live(
     assert len(new) == len(set(new)) == count(connection, "job_queue")
 
 
-def waiting(key: str = KEY) -> JobRequest:
-    return JobRequest(TYPE, waiting_key=key)
-
-
-@pytest.mark.parametrize("count_of_requests", [1, 3])
-def test_a_job_that_runs_gives_its_waiting_key_to_the_next(connection: Connection, count_of_requests: int) -> None:
-    first = enqueue_job(connection, waiting())
-    assert enqueue_job(connection, waiting()).job_id == first.job_id
-    leased = claim_one(connection)
-
-    with connection.transaction():
-        answers = enqueue_jobs(connection, [waiting()] * count_of_requests)
-    settle_jobs(connection, [succeeded(leased)])
-
-    assert [one.is_new for one in answers] == [True] + [False] * (count_of_requests - 1)
-    assert enqueue_job(connection, waiting()).job_id == answers[0].job_id
-    assert get_job(connection, first.job_id, scope=ANY).status is JobStatus.SUCCEEDED
-
-
-def test_both_kinds_of_key_are_one(connection: Connection) -> None:
-    first = enqueue_job(connection, waiting())
-    assert enqueue_job(connection, keyed()).job_id == first.job_id
-    claim_one(connection)
-
-    assert enqueue_job(connection, keyed()).job_id == first.job_id
-    assert enqueue_job(connection, waiting()).is_new
-
-
-def test_a_change_is_always_seen_by_a_job_that_begins_after_it(
-    connect: Connect, connection: Connection, in_background: Callable[..., "Future[None]"]
+def test_batches_that_name_their_keys_in_other_orders_do_not_wait_in_a_circle(
+    connect: Connect, in_background: Callable[..., "Future[list[EnqueuedJob]]"]
 ) -> None:
-    """Callers change a row beside the enqueue; whatever they are answered, some job reads the last change."""
-    connection.execute("CREATE TABLE thing (version integer); INSERT INTO thing VALUES (0)")
-    seen: list[int] = []
-    is_over = threading.Event()
+    batch = [keyed(key=f"user-{number}") for number in range(500)]
 
-    def change(caller: Connection) -> None:
-        for _ in range(TURNS):
-            with caller.transaction():
-                enqueue_job(caller, waiting())
-                caller.execute("UPDATE thing SET version = version + 1")
+    def enqueue(caller: Connection, requests: list[JobRequest]) -> list[EnqueuedJob]:
+        with caller.transaction():
+            return enqueue_jobs(caller, requests)
 
-    def work(worker: Connection) -> None:
-        while not is_over.is_set() or scalar(worker, "SELECT count(*) FROM runledger.job_ready"):
-            for one in claim_jobs(worker, worker_id="w", job_types=[TYPE], limit=5, lease_ttl_seconds=60):
-                seen.append(scalar(worker, "SELECT version FROM thing"))
-                settle_jobs(worker, [succeeded(one)])
+    for _ in range(5):
+        one = in_background(enqueue, connect(), batch)
+        other = in_background(enqueue, connect(), batch[::-1])
 
-    workers = [in_background(work, connect()) for _ in range(2)]
-    calls = [in_background(change, connect()) for _ in range(CALLERS)]
-    try:
-        for one in calls:
-            one.result()
-    finally:
-        is_over.set()
-    for one in workers:
-        one.result()
+        assert [job.job_id for job in one.result()] == [job.job_id for job in other.result()[::-1]]
 
-    assert max(seen) == scalar(connection, "SELECT version FROM thing") == CALLERS * TURNS
+
+def test_a_refusal_leaves_the_key_where_it_was(connection: Connection) -> None:
+    first = enqueue_job(connection, keyed())
+    cancel_job(connection, first.job_id, scope=ANY)
+    connection.execute("UPDATE runledger.job_definitions SET is_enabled = false")
+
+    with pytest.raises(errors.DefinitionNotFoundOrDisabled):
+        enqueue_job(connection, keyed())
+
+    assert key_of(connection, first) == KEY

@@ -10,6 +10,7 @@ from postgres.observing import count, place_of, scalar, snapshot, until_blocked
 from runledger.core import errors
 from runledger.core.jobs import Scope
 from runledger.core.states import JobStage, JobStatus, Outcome
+from runledger.postgres.cancellation import quiesce_canceled
 from runledger.postgres.leases import save_progress
 from runledger.postgres.operations import cancel_job, requeue_job, reschedule_job
 from runledger.postgres.promote import promote_due_jobs
@@ -207,6 +208,20 @@ def test_a_requeue_waits_until_the_cancelled_attempt_can_no_longer_run(connectio
     assert 0 < int(seconds) <= 60
     assert snapshot(connection) == before
     let_it_quiesce(connection)
+    assert requeue_job(connection, job.job_id, scope=ANY) == 2
+
+
+def test_the_end_of_a_cancelled_attempt_is_news_once_and_waits_for_nobody(connection, connect):
+    job = a_leased_job(connection)
+    cancel_job(connection, job.job_id, scope=ANY)
+    holder = connect(autocommit=False)
+    holder.execute("SELECT FROM runledger.job_queue FOR UPDATE")
+
+    assert quiesce_canceled(connection, [job.job_id], [job.lease_token]) == []
+    holder.rollback()
+    assert quiesce_canceled(connection, [job.job_id], [job.lease_token + 1]) == []
+    assert quiesce_canceled(connection, [job.job_id], [job.lease_token]) == [job.job_id]
+    assert quiesce_canceled(connection, [job.job_id], [job.lease_token]) == []
     assert requeue_job(connection, job.job_id, scope=ANY) == 2
 
 

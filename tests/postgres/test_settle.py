@@ -357,6 +357,19 @@ def test_the_reaper_takes_only_lapsed_leases_and_the_keeper_any(connection):
     assert settle_jobs(connection, ends, lease_check=LeaseCheck.ANY) == {live.job_id}
 
 
+def test_the_reaper_waits_for_no_record(connection, connect):
+    """Somebody's open transaction about one job must not keep the leases of all others from being recovered."""
+    held, *others = (a_leased_job(connection) for _ in range(3))
+    for job in (held, *others):
+        age_lease(connection, job, seconds=61)
+    holder = connect(autocommit=False)
+    holder.execute("UPDATE runledger.job_queue SET tags = tags WHERE id = %s", [held.job_id])
+
+    assert set(reap_lapsed_leases(connection).retried) == {job.job_id for job in others}
+    holder.rollback()
+    assert reap_lapsed_leases(connection).retried == (held.job_id,)
+
+
 def test_a_rolled_back_settle_leaves_the_lease_as_it_was(connection, connect):
     job = a_leased_job(connection)
     before = snapshot(connection)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from runledger import (
     InvalidConfiguration,
+    JobCancelled,
     JobCatalog,
     JobContext,
     JobStatus,
@@ -104,6 +105,8 @@ def test_a_finish_that_is_left_open_rolls_back_with_its_connection(
     @catalog.job("test")
     def test(context: JobContext, payload: Any) -> None:
         context.finish(kept)
+        if payload == "good":
+            kept.commit()
 
     bench = make_bench(catalog)
     job_id = bench.enqueue("test")
@@ -113,8 +116,28 @@ def test_a_finish_that_is_left_open_rolls_back_with_its_connection(
     assert (attempt.outcome, attempt.error_code) == (Outcome.RETRYABLE, "job.finish_rolled_back")
     assert said == ["job.finish_left_open"]
     assert bench.scalar("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kept'") == 0
-    if kind == "session":
-        kept.invalidate()
+    if kind == "session":  # which opens another one
+        assert bench.job(bench.run("test", "good")).status is JobStatus.SUCCEEDED
+        kept.close()
+
+
+def test_a_finish_left_open_by_an_interrupted_attempt_is_rolled_back_too(
+    make_bench: MakeBench, database_url: str
+) -> None:
+    kept = psycopg.connect(database_url)
+    catalog = JobCatalog()
+
+    @catalog.job("test")
+    def test(context: JobContext, payload: Any) -> None:
+        context.finish(kept)
+        bench.slot.interrupt(context.lease_token)  # as the keeper does when the lease has lapsed
+        raise JobCancelled("the attempt counts no more")
+
+    bench = make_bench(catalog)
+    bench.run("test")
+
+    assert kept.closed
+    assert bench.scalar("SELECT count(*) FROM runledger.job_attempts") == 0
 
 
 def opened(kind: str, database_url: str) -> Any:
@@ -127,7 +150,10 @@ def opened(kind: str, database_url: str) -> Any:
     return Session(create_engine(url, connect_args={"application_name": "kept"}))
 
 
-def test_a_connection_that_went_to_somebody_else_is_left_alone(make_bench: MakeBench, database_url: str) -> None:
+@pytest.mark.parametrize("is_link_broken", [False, True])
+def test_a_connection_that_went_to_somebody_else_is_left_alone(
+    make_bench: MakeBench, database_url: str, is_link_broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pool may lend it to another thread before the handler has returned."""
     kept = psycopg.connect(database_url)
     catalog = JobCatalog()
@@ -137,9 +163,16 @@ def test_a_connection_that_went_to_somebody_else_is_left_alone(make_bench: MakeB
         context.finish(kept)
         kept.commit()
         kept.execute("SELECT 1")
+        if is_link_broken:  # so that nothing can be settled when the handler has returned
+            bench.link.close()
+            monkeypatch.setattr(bench.link, "_conninfo", "host=127.0.0.1 port=1 dbname=nowhere")
 
     bench = make_bench(catalog)
-    job_id = bench.run("test")
+    conninfo = bench.link._conninfo
+    job_id = bench.enqueue("test")
+    bench.worker.tick()
+    monkeypatch.setattr(bench.link, "_conninfo", conninfo)
+    bench.work()
 
     assert bench.job(job_id).status is JobStatus.SUCCEEDED
     assert kept.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS

@@ -70,8 +70,6 @@ OF_THE_ENQUEUER = {
     "enqueue_one",
     "enqueue_plain",
     "enqueue_workflow_run",
-    "hold_back",
-    "release_begun_keys",
     "release_ended_keys",
     "release_expired_keys",
     "release_free_steps",

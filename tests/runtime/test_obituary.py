@@ -20,7 +20,7 @@ def a_wait_status(*, exits: int | None = None, killed_by: int | None = None) -> 
     return os.waitpid(pid, 0)[1]
 
 
-@pytest.mark.parametrize("cause", ["crash", "timeout", "memory", "wedged", "shutdown"])
+@pytest.mark.parametrize("cause", ["crash", "timeout", "canceled", "memory", "wedged", "shutdown"])
 @pytest.mark.parametrize(("running", "started_ago"), [(0, None), (9, 1.25)])
 def test_a_line_says_all_of_it(cause: str, running: int, started_ago: float | None) -> None:
     told = Obituary("høst\n.0.1", cause, 0, 9, running, [7, 8, 9], started_ago, 12, 34)
@@ -73,3 +73,11 @@ def test_every_signal_can_be_told(number: int) -> None:
 
 def test_a_shutdown_is_no_failure() -> None:
     assert Obituary("w", "shutdown", 0, 9, 1, [1], 0.1, 0, 0).death().failure is None
+
+
+def test_who_was_killed_behind_a_lost_lease_did_not_crash() -> None:
+    """Should the lease still be there, lapsed and not reaped: the crash budget of the job is untouched."""
+    failure = Obituary("w", "canceled", 0, signal.SIGKILL, 9, [9], 1.0, 12, 34).death().failure
+
+    assert failure is not None
+    assert (failure.outcome, failure.code) == (Outcome.LEASE_EXPIRED, "job.lease_expired")

@@ -185,3 +185,24 @@ def test_a_worker_that_dies_with_an_outcome_set_aside_leaves_a_row_of_that_attem
     [attempt] = bench.attempts(locked)
     assert (attempt.attempt, attempt.error_code) == (1, "job.outcome_lost")
     assert len(obituary.begun) == 2
+
+
+def test_what_was_claimed_is_run_although_a_lost_outcome_cannot_be_looked_up(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outcomes and claim are one commit: whatever goes wrong after it, the claimed jobs are this worker's."""
+
+    def refuse(*_: object) -> None:
+        raise DatabaseUnavailable("gone for a moment")
+
+    bench = make_bench(returning("done"))
+    lost = bench.enqueue("test")
+    bench.worker.tick()  # its outcome waits for the next exchange
+    age_lease(bench.connection, lost, seconds=3_600)
+    reap_lapsed_leases(bench.connection, retry_after_seconds=3_600)
+    job_id = bench.enqueue("test")
+    monkeypatch.setattr(exchange, "stored_attempts", refuse)
+
+    bench.work()
+
+    assert bench.job(job_id).output == "done"

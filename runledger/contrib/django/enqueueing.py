@@ -30,7 +30,6 @@ def enqueue(
     idempotency_key: str | None = None,
     idempotency_ttl: timedelta | None = None,
     active_key: str | None = None,
-    waiting_key: str | None = None,
     expires_at: datetime | None = None,
     tags: Sequence[str] = (),
 ) -> EnqueuedJob:
@@ -54,7 +53,6 @@ def enqueue(
         idempotency_key=idempotency_key,
         idempotency_ttl=idempotency_ttl,
         active_key=active_key,
-        waiting_key=waiting_key,
         expires_at=expires_at,
         tags=tags,
     )
