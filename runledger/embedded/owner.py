@@ -71,7 +71,7 @@ def _make_directory(path: Path, *, mode: int) -> None:
     if path.is_dir():
         return
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=mode)  # at once: another process looks at this very moment whether the server can enter
     except FileExistsError:
         return
     except OSError as error:

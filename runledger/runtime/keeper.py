@@ -34,6 +34,9 @@ PROMOTE_EVERY_SECONDS = 0.5
 CHECK_EVERY_SECONDS = 0.5
 """How often running attempts are compared with their leases: a cancel reaches a handler within twice that."""
 
+LOCKED_AGAIN_SECONDS = 1.0
+"""Pause before the leases of a dead worker are tried again, one of which somebody has locked."""
+
 TAKE_OVER_SECONDS = 2.0
 
 
@@ -64,6 +67,7 @@ class Keeper:
         self._tally = tally
         self._unread = b""
         self._dead: list[Obituary] = []
+        self._dead_again_at = 0.0
         self._renew_at = self._promote_at = self._check_at = 0.0
         self._given_back: set[int] = set()
         self._unclaimed: set[int] = set()
@@ -102,9 +106,14 @@ class Keeper:
 
     def _settle_the_dead(self) -> None:
         self._read_obituaries()
-        while self._dead:
+        while self._dead and time.monotonic() >= self._dead_again_at:
             dead = self._dead[0]
-            recovered = self._settle(dead)
+            try:
+                recovered = self._settle(dead)
+            except LockNotAvailable as error:  # the living must not wait for whoever holds that lock
+                self._dead_again_at = time.monotonic() + LOCKED_AGAIN_SECONDS
+                log(logging.WARNING, "worker.settle_postponed", worker_id=dead.worker_id, code=error.code)
+                return
             self._dead.pop(0)
             self._pulse.confirm()
             if self._tally is not None:
@@ -124,14 +133,14 @@ class Keeper:
                 self._wake_ups.wake_idle()
 
     def _settle(self, dead: Obituary) -> Recovered:
-        """A worker whose leases the database refuses to settle, or somebody has locked, must not keep the living from
-        being looked after: its leases run out, and the reaper decides."""
+        """A worker whose leases the database refuses to settle must not keep the living from being renewed: its leases
+        run out, and the reaper decides."""
         try:
             with self._link.transaction() as ledger:
                 return settle_dead_worker(ledger, dead.death())
+        except UnavailableError:
+            raise
         except RunledgerError as error:
-            if isinstance(error, UnavailableError) and not isinstance(error, LockNotAvailable):
-                raise
             log(
                 logging.ERROR,
                 "worker.not_settled",

@@ -135,7 +135,7 @@ MUTANTS = [
     Mutant(
         "the reaper waits for who is settling",
         RECOVERY,
-        "skip_locked=True, of=job_leases",
+        "skip_locked=True, of=(job_leases, job_queue)",
         "of=job_leases",
         "tests/postgres/test_recovery.py",
     ),

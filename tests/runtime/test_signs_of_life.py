@@ -127,7 +127,7 @@ def test_what_a_keeper_had_read_and_not_settled_is_told_to_the_next_one(desk: De
     with desk.connection.transaction():
         desk.connection.execute("SELECT FROM runledger.job_leases FOR UPDATE")
         os.kill(worker, signal.SIGKILL)
-        until(lambda: any(one["code"] == "db.lock_not_available" for one in host.events("tick.failed")))
+        host.wait_for_event("worker.settle_postponed")
         os.kill(keeper, signal.SIGKILL)
         until(lambda: _pid_of(host, "keeper") != keeper, what="a replacement")
 
