@@ -103,8 +103,8 @@ needs there.
 
 ## What may surprise
 
-- The enqueuer may update two columns of `job_queue`: an idempotency key that has expired is taken from the job that
-  had it.
+- The enqueuer may update three columns of `job_queue`: a key that has expired, or whose job has ended, is taken from
+  the job that had it.
 - The enqueuer may update the progress of workflow runs and steps, because the enqueue of a run releases its first
   steps. An application that does not enqueue runs can do without: `REVOKE UPDATE ON runledger.workflow_runs,
   runledger.workflow_steps FROM runledger_enqueuer`.

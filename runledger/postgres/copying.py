@@ -27,7 +27,7 @@ from runledger.postgres.expressions import (
     from_microseconds,
     parameter,
 )
-from runledger.postgres.idempotency import definition_missing
+from runledger.postgres.keys import definition_missing
 from runledger.postgres.statements import Row, Statement
 from runledger.postgres.tables import job_definitions
 

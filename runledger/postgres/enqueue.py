@@ -53,7 +53,7 @@ from runledger.postgres.expressions import (
     parameter,
     rows_of,
 )
-from runledger.postgres.idempotency import IS_READ_COMMITTED, Refused, answer_from_holders, find_holders
+from runledger.postgres.keys import IS_READ_COMMITTED, Refused, answer_from_holders, find_holders
 from runledger.postgres.statements import Parameters, Row, Statement
 from runledger.postgres.tables import job_definitions, job_queue, job_ready, job_scheduled
 

@@ -13,7 +13,7 @@ from runledger.core.errors import LockNotAvailable, TransactionRequired
 from runledger.core.workflow_errors import WorkflowReleaseConflict, WorkflowUnsupportedIsolation
 from runledger.postgres.connection import LedgerConnection
 from runledger.postgres.expressions import TRUE, any_of_few, as_text, constant
-from runledger.postgres.idempotency import IS_READ_COMMITTED
+from runledger.postgres.keys import IS_READ_COMMITTED
 from runledger.postgres.statements import Call, Row, Statement
 from runledger.postgres.tables import workflow_runs
 

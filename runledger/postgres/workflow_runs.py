@@ -22,7 +22,7 @@ from runledger.core.workflows import EnqueuedWorkflowRun, WorkflowRunRequest
 from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.expressions import IN_THE_LOG, TRUE, as_text, parameter
-from runledger.postgres.idempotency import IS_READ_COMMITTED
+from runledger.postgres.keys import IS_READ_COMMITTED
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_definitions, workflow_runs
 from runledger.postgres.workflow_graphs import MISSING_TYPES, graph_parameters, stored_graph

@@ -66,10 +66,6 @@ class Exchange:
         """The leases of attempts that have ended and whose outcomes were set aside: somebody has locked them."""
         return [one.end.lease_token for one in self._locked if one.started_at is not None]
 
-    def is_locked(self, lease_token: int) -> bool:
-        """Whether the outcome of this lease was set aside, because somebody has locked it."""
-        return any(one.end.lease_token == lease_token for one in self._locked)
-
     def try_the_locked_next(self) -> None:
         """The next exchange does not wait for the end of the pause: who held the lock is gone."""
         self._locked_again_at = 0.0

@@ -178,6 +178,7 @@ class Keeper:
                     self.worker_id(slot), "shutdown", 0, None, slot.running_token, begun, None, None, None
                 )
                 self._dead.append(obituary)
+        self._dead_again_at = 0.0
         self._settle_the_dead()
         self._registry.withdraw()
 

@@ -31,11 +31,11 @@ from runledger.runtime.tally import Tally
 FIRST_PAUSE_SECONDS = 0.02
 """The pause after the first empty look; it doubles up to the poll interval."""
 
-_GRANTS_HINT = "runledger migrate --grants prints roles and what each of them needs"
-
 IDLE_POLLS = 8
 """The keeper looks at the queue every poll interval and wakes idle workers; by themselves they look this much less
 often, in case there is no keeper for a moment."""
+
+_GRANTS_HINT = "runledger migrate --grants prints roles and what each of them needs"
 
 
 class Worker:
@@ -218,7 +218,7 @@ class Worker:
         """The handler finished and returned without ending the transaction. While it is open, nobody can settle the
         lease or take it back, and a later handler on the same connection would commit it."""
         self._settle_quietly()
-        if self._exchange.is_locked(job.lease_token) and self._reporter.is_left_open:
+        if job.lease_token in self._exchange.unsettled and self._reporter.is_left_open:
             self._hang_up(job)  # else the transaction is another one: a pool has given the connection to somebody else
             self._exchange.try_the_locked_next()
 

@@ -17,7 +17,7 @@ from runledger.core.states import JobStatus
 from runledger.database import Database
 from runledger.postgres.definitions import set_definition_enabled
 from runledger.postgres.enqueue import enqueue_job, enqueue_jobs
-from runledger.postgres.idempotency import RESOLVE_KEYS
+from runledger.postgres.keys import RESOLVE_KEYS
 from runledger.postgres.operations import cancel_job, requeue_job
 from runledger.postgres.reads import list_job_events
 from runledger.postgres.settle import settle_jobs

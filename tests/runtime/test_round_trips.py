@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
-from runtime.hosts import Desk, Host, until
+from runtime.benches import scalar
+from runtime.hosts import Connection, Desk, Host, until
 
 from runledger import DatabaseUnavailable, JobStatus
 from runledger.runtime.link import DatabaseLink
@@ -23,22 +25,33 @@ BACKEND_OF = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
     " ORDER BY backend_start DESC LIMIT 1"
 )
+IS_IDLE = "SELECT state = 'idle' FROM pg_stat_activity WHERE pid = %s"
 
 
 @contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """The server process does nothing inside the block. The test is skipped where the server runs elsewhere."""
+def stopped(watcher: Connection, pid: int) -> Iterator[None]:
+    """The server process does nothing inside the block; it had no statement when it was stopped, for at work it may
+    hold a lock that the whole server needs. The test is skipped where the server runs elsewhere."""
     with contextlib.suppress(OSError):
         name = Path(f"/proc/{pid}/cmdline").read_bytes()
         if b"postgres" in name:
-            until(lambda: "epoll" in Path(f"/proc/{pid}/wchan").read_text(), what="a moment without a statement")
-            os.kill(pid, signal.SIGSTOP)  # at work, it might hold a lock that the whole server needs
+            until(lambda: _is_stopped_idle(watcher, pid), what="a moment without a statement")
             try:
                 yield
             finally:
                 os.kill(pid, signal.SIGCONT)
             return
     pytest.skip("the processes of this PostgreSQL cannot be stopped from here")
+
+
+def _is_stopped_idle(watcher: Connection, pid: int) -> bool:
+    """It is stopped, and had no statement; otherwise it goes on."""
+    if scalar(watcher, IS_IDLE, pid):
+        os.kill(pid, signal.SIGSTOP)
+        if scalar(watcher, IS_IDLE, pid):
+            return True
+        os.kill(pid, signal.SIGCONT)
+    return False
 
 
 AUTHENTICATED = b"R" + struct.pack("!ii", 8, 0)
@@ -75,7 +88,7 @@ def test_a_call_to_a_stopped_server_fails_by_its_deadline_and_the_next_one_works
     with link.autocommit() as ledger:
         backend = ledger.driver.info.backend_pid
 
-    with stopped(backend):
+    with psycopg.connect(database_url, autocommit=True) as watcher, stopped(watcher, backend):
         began_at = time.monotonic()
         with pytest.raises(DatabaseUnavailable), link.autocommit() as ledger:
             ledger.driver.execute("SELECT 1")
@@ -107,7 +120,7 @@ def test_a_process_whose_server_process_stopped_goes_on_over_another_connection(
     host = start_host(JOBS_DATABASE_TIMEOUT_SECONDS=TIMEOUT_SECONDS).ready()
     backend = until(lambda: _backend(desk, role), what=f"a connection of the {role}")
 
-    with stopped(backend):
+    with stopped(desk.connection, backend):
         stopped_at = time.monotonic()
         [failed] = host.wait_for_event("tick.failed")[:1]
         noticed = time.monotonic() - stopped_at
