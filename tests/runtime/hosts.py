@@ -130,6 +130,10 @@ class Host:
         wanted = f"{MARK}={self.mark}".encode()
         return [pid for pid in _all_pids() if wanted in environment_of(pid)]
 
+    def pid_of(self, role: str) -> int:
+        """The process of this role that was started last."""
+        return int([one["pid"] for one in self.events("process.started") if one["role"] == role][-1])
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 

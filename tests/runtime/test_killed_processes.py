@@ -217,22 +217,41 @@ def test_leases_of_a_host_that_died_as_a_whole_are_recovered_by_another(desk: De
 
 
 def test_a_stopped_worker_that_wakes_after_its_lease_cannot_finish_the_job(desk: Desk, start_host: StartHost) -> None:
+    """Its keeper stands still as well: nobody interrupts the handler, which ends as if nothing had happened."""
     gate = desk.gate()
-    job_id = desk.one("insistent", gate=str(gate))
+    job_id = desk.one("gated", gate=str(gate))
     host = start_host(JOBS_REAPER_INTERVAL_SECONDS=1, JOBS_REAPER_RETRY_DELAY_MS=1000).ready()
-    worker = desk.wait_for_effect(job_id)
+    worker, keeper = desk.wait_for_effect(job_id), host.pid_of("keeper")
 
+    os.kill(keeper, signal.SIGSTOP)
     os.kill(worker, signal.SIGSTOP)
     desk.age_leases(120)
     desk.wait_for_attempt(job_id, "LEASE_EXPIRED")
     gate.touch()
     os.kill(worker, signal.SIGCONT)
 
-    refusals = ("job.lease_lost", "job.outcome_confirmed", "job.attempt_void")  # the last when the keeper noticed first
-    until(lambda: any(map(host.events, refusals)), what="the refusal")
+    [refused] = host.wait_for_event("job.lease_lost")
+    os.kill(keeper, signal.SIGCONT)
+    assert (refused["job_id"], refused["recorded"]) == (job_id, "LEASE_EXPIRED")
     assert desk.wait_for_end(job_id).attempt == 2
     assert desk.outcomes(job_id) == ["LEASE_EXPIRED", "SUCCEEDED"]
     assert desk.effects(job_id) == ["begun", "ended"] * 2
+    assert host.stop() == 0
+
+
+def test_a_handler_whose_lease_is_gone_is_interrupted(desk: Desk, start_host: StartHost) -> None:
+    gate = desk.gate()
+    job_id = desk.one("gated", gate=str(gate))
+    host = start_host(JOBS_REAPER_INTERVAL_SECONDS=1, JOBS_REAPER_RETRY_DELAY_MS=1000).ready()
+    desk.wait_for_effect(job_id)
+
+    desk.age_leases(120)
+    host.wait_for_event("job.attempt_void")
+    gate.touch()
+
+    assert desk.wait_for_end(job_id).attempt == 2
+    assert desk.outcomes(job_id) == ["LEASE_EXPIRED", "SUCCEEDED"]
+    assert desk.effects(job_id) == ["begun", "begun", "ended"]
     assert host.stop() == 0
 
 

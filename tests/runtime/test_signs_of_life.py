@@ -78,12 +78,12 @@ def test_what_stands_still_beside_the_workers_is_replaced_while_jobs_run(desk: D
     job_id = desk.one("gated", gate=str(gate))
     host = start_host(**IMPATIENT, health_address="127.0.0.1:0", JOBS_LEASE_TTL_SECONDS=10).ready()
     desk.wait_for_effect(job_id)
-    victims = {role: _pid_of(host, role) for role in (*BESIDE_THE_WORKERS, "health")}
+    victims = {role: host.pid_of(role) for role in (*BESIDE_THE_WORKERS, "health")}
 
     for victim in victims.values():
         os.kill(victim, signal.SIGSTOP)
     killed = host.wait_for_event("process.killed", len(victims))
-    until(lambda: all(_pid_of(host, role) != pid for role, pid in victims.items()), what="replacements")
+    until(lambda: all(host.pid_of(role) != pid for role, pid in victims.items()), what="replacements")
     died = host.events("process.died")
 
     assert {one["role"]: one["pid"] for one in killed} == {one["role"]: one["pid"] for one in died} == victims
@@ -105,7 +105,7 @@ def test_a_worker_that_dies_beside_a_stopped_keeper_is_settled_by_the_next_one(
     host = start_host(**IMPATIENT).ready()
     worker = desk.wait_for_effect(job_id)
 
-    os.kill(_pid_of(host, "keeper"), signal.SIGSTOP)
+    os.kill(host.pid_of("keeper"), signal.SIGSTOP)
     os.kill(worker, signal.SIGKILL)
 
     assert desk.wait_for_attempt(job_id, "PANICKED").exit_signal == signal.SIGKILL
@@ -122,14 +122,14 @@ def test_what_a_keeper_had_read_and_not_settled_is_told_to_the_next_one(desk: De
     job_id = desk.one("gated", gate=str(gate))
     host = start_host().ready()
     worker = desk.wait_for_effect(job_id)
-    keeper = _pid_of(host, "keeper")
+    keeper = host.pid_of("keeper")
 
     with desk.connection.transaction():
         desk.connection.execute("SELECT FROM runledger.job_leases FOR UPDATE")
         os.kill(worker, signal.SIGKILL)
         host.wait_for_event("worker.settle_postponed")
         os.kill(keeper, signal.SIGKILL)
-        until(lambda: _pid_of(host, "keeper") != keeper, what="a replacement")
+        until(lambda: host.pid_of("keeper") != keeper, what="a replacement")
 
     attempt = desk.wait_for_attempt(job_id, "PANICKED")
     assert (attempt.error_code, attempt.exit_signal) == ("job.worker_crash", signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_nobody_is_replaced_because_the_database_does_not_answer_or_a_pause_is_l
     with proxy_before(own_database) as proxy:
         host = start_host(**IMPATIENT, **pauses, url=through(proxy, own_database)).ready()
         until(lambda: desk.scalar("SELECT count(*) FROM runledger.job_listeners"), what="an idle host")
-        known = {role: _pid_of(host, role) for role in BESIDE_THE_WORKERS}
+        known = {role: host.pid_of(role) for role in BESIDE_THE_WORKERS}
 
         proxy.break_by(Fault.BLACK_HOLE)
         until(lambda: _count_failures(host, known["keeper"]) >= 3, what="the third failure of the keeper")
@@ -155,7 +155,7 @@ def test_nobody_is_replaced_because_the_database_does_not_answer_or_a_pause_is_l
 
         assert desk.wait_for_end(job_id).status is JobStatus.SUCCEEDED
         assert [one for one in host.events("process.killed") if one["role"] in known] == []
-        assert {role: _pid_of(host, role) for role in known} == known
+        assert {role: host.pid_of(role) for role in known} == known
         assert host.stop() == 0
 
 
@@ -167,12 +167,12 @@ def test_a_keeper_that_dies_while_the_host_stops_is_replaced_as_long_as_jobs_run
     job_id = desk.one("gated", gate=str(gate))
     host = start_host().ready()
     desk.wait_for_effect(job_id)
-    keeper = _pid_of(host, "keeper")
+    keeper = host.pid_of("keeper")
 
     host.send(signal.SIGTERM)
     host.wait_for_event("supervisor.stopping")
     os.kill(keeper, signal.SIGKILL)
-    until(lambda: _pid_of(host, "keeper") != keeper, what="a replacement")
+    until(lambda: host.pid_of("keeper") != keeper, what="a replacement")
     gate.touch()
 
     assert host.wait() == 0
@@ -181,8 +181,3 @@ def test_a_keeper_that_dies_while_the_host_stops_is_replaced_as_long_as_jobs_run
 
 def _count_failures(host: Host, pid: int) -> int:
     return sum(one["pid"] == pid for one in host.events("tick.failed"))
-
-
-def _pid_of(host: Host, role: str) -> int:
-    """The process of this role that was started last."""
-    return int([one["pid"] for one in host.events("process.started") if one["role"] == role][-1])
