@@ -11,6 +11,7 @@ import contextlib
 import json
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -41,27 +42,31 @@ def churn(peer: Peer, place: Place, seconds: float) -> list[Step]:
     with place.workers(peer.processes, peer.concurrency) as (_, directory), _feeder(place, RATES[peer.name], seconds):
         wait_for_first(place, directory)
         time.sleep(QUIET_SECONDS / 3)
-        _watch(place, directory, "before", QUIET_SECONDS, steps)
+        samples = board.Samples(directory)
+        _watch(place, samples, "before", QUIET_SECONDS, steps)
         with psycopg.connect(place.url, autocommit=True) as pinned:
             pinned.execute(PIN)
-            _watch(place, directory, "pinned", seconds, steps)
-        _watch(place, directory, "after", QUIET_SECONDS, steps)
+            _watch(place, samples, "pinned", seconds, steps)
+        _watch(place, samples, "after", QUIET_SECONDS, steps)
     return steps
 
 
-def _watch(place: Place, directory: str, phase: str, seconds: float, steps: list[Step]) -> None:
+def _watch(place: Place, samples: board.Samples, phase: str, seconds: float, steps: list[Step]) -> None:
     server, until = place.server_roots(), time.monotonic() + seconds
+    samples.new()
+    cpu, began = processes.cpu_seconds(server), time.monotonic_ns()
     while time.monotonic() < until:
-        cpu, began = processes.cpu_seconds(server), time.monotonic_ns()
         time.sleep(min(STEP_SECONDS, seconds))
-        now = time.monotonic_ns()
-        waits = sorted(wait / 1e6 for at, wait in board.samples(directory) if began <= at < now)
+        waits = sorted(wait / 1e6 for _, wait in samples.new())
+        used, now = processes.cpu_seconds(server), time.monotonic_ns()
         done, took = len(waits), (now - began) / 1e9
         step: Step = {"phase": phase, "jobs/s": done / took, "dead rows": _dead_rows(place.url)}
-        step["server µs/job"] = (processes.cpu_seconds(server) - cpu) / max(1, done) * 1e6
+        step["server µs/job"] = (used - cpu) / max(1, done) * 1e6
         if done > 1:
             step |= {"p50 ms": statistics.median(waits), "p95 ms": waits[int(done * 0.95)]}
         steps.append(step)
+        print(step, file=sys.stderr, flush=True)
+        cpu, began = used, now
 
 
 @contextlib.contextmanager

@@ -87,10 +87,22 @@ def read(directory: str) -> Board:
     return Board(sum(one[0] for one in began), min(one[1] for one in began), max(one[2] for one in began))
 
 
-def samples(directory: str) -> list[tuple[int, int]]:
-    """Start and wait of every job that told when it was sent, in monotonic nanoseconds; the last few may be missing."""
-    found: list[tuple[int, int]] = []
-    for path in Path(directory).glob(f"*{SAMPLES_SUFFIX}"):
-        data = path.read_bytes()
-        found += _SAMPLE.iter_unpack(data[: len(data) // _SAMPLE.size * _SAMPLE.size])
-    return found
+class Samples:
+    """Start and wait of every job that told when it was sent, in monotonic nanoseconds."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._read: dict[Path, int] = {}
+
+    def new(self) -> list[tuple[int, int]]:
+        """Those that were written since the last call; each process keeps up to 32 back."""
+        found: list[tuple[int, int]] = []
+        for path in self._directory.glob(f"*{SAMPLES_SUFFIX}"):
+            offset = self._read.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+            whole = len(data) // _SAMPLE.size * _SAMPLE.size
+            self._read[path] = offset + whole
+            found += _SAMPLE.iter_unpack(data[:whole])
+        return found
