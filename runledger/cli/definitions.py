@@ -31,6 +31,7 @@ DEFINITION_COLUMNS: tuple[Column[StoredDefinition], ...] = (
     Column("ATTEMPTS", lambda stored: stored.definition.max_attempts),
     Column("TIMEOUT", lambda stored: f"{stored.definition.timeout_seconds} s"),
     Column("PRIORITY", lambda stored: stored.definition.priority),
+    Column("LIMIT", lambda stored: stored.definition.max_running),
     Column("VERSION", lambda stored: stored.definition.version),
 )
 

@@ -70,6 +70,7 @@ class JobCatalog:
         enabled: bool = True,
         retry: RetryPolicy | None = None,
         crash_budget: int | None = None,
+        max_running: int | None = None,
     ) -> Callable[[Function], Function]:
         """Decorates a function of ``(context, payload)``, which is returned itself, so a test may call it plainly.
 
@@ -86,6 +87,7 @@ class JobCatalog:
             enabled=enabled,
             retry=retry,
             crash_budget=crash_budget,
+            max_running=max_running,
         )
         self._table.refuse_duplicate(definition.job_type)
 
@@ -107,6 +109,7 @@ class JobCatalog:
         enabled: bool = True,
         retry: RetryPolicy | None = None,
         crash_budget: int | None = None,
+        max_running: int | None = None,
     ) -> None:
         """A handler object runs its ``job_type`` from now on; with ``on_dead_letter``, the catalog also holds the
         internal job type under which that hook runs. Raises as ``job`` does."""
@@ -123,6 +126,7 @@ class JobCatalog:
             enabled=enabled,
             retry=retry,
             crash_budget=crash_budget,
+            max_running=max_running,
         )
         self._table.add(definition, execute, getattr(handler, "on_dead_letter", None), source=handler)
 
@@ -292,6 +296,7 @@ class JobCatalog:
         enabled: bool,
         retry: RetryPolicy | None,
         crash_budget: int | None,
+        max_running: int | None,
     ) -> JobDefinition:
         defaults = self._defaults
         return check_definition(
@@ -305,5 +310,6 @@ class JobCatalog:
                 is_enabled=enabled,
                 retry=defaults.retry if retry is None else retry,
                 crash_budget=defaults.crash_budget if crash_budget is None else crash_budget,
+                max_running=max_running,
             )
         )

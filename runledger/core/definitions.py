@@ -44,7 +44,8 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class JobDefinition:
-    """The settings of one job type. A job copies attempts, timeout and priority when it is enqueued."""
+    """The settings of one job type. A job copies attempts, timeout and priority when it is enqueued. At most
+    ``max_running`` jobs of the type run at once, over all hosts; None sets no limit."""
 
     job_type: str
     version: int = 1
@@ -56,6 +57,7 @@ class JobDefinition:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     crash_budget: int = 3
     has_dead_letter_hook: bool = False
+    max_running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ def check_definition(definition: JobDefinition) -> JobDefinition:
         ("crash_budget", definition.crash_budget, 1, MAX_CRASH_BUDGET),
     ):
         check_integer(value, field=setting, low=low, high=high, error=InvalidDefinition)
+    if definition.max_running is not None:
+        check_integer(definition.max_running, field="max_running", low=1, high=MAX_INT32, error=InvalidDefinition)
     if not isinstance(definition.is_enabled, bool):
         raise InvalidDefinition("is_enabled must be True or False")
     _check_retry(definition.retry)

@@ -30,7 +30,8 @@ def explain(facts: JobFacts) -> JobExplanation:
 
 
 def _waiting(facts: JobFacts) -> JobExplanation:
-    shut = [_expiry(facts), _due(facts), _promoted(facts), _definition(facts), _pause(facts), _worker(facts)]
+    why = (_expiry, _due, _promoted, _definition, _pause, _limit, _worker)
+    shut = [gate(facts) for gate in why]
     holding = [gate for gate in shut if gate.state is SHUT]
     line = _line(facts, is_held=bool(holding))
     gates = [*shut, _enabled(facts), _crash_budget(facts), line]
@@ -87,6 +88,13 @@ def _pause(facts: JobFacts) -> Gate:
     if not facts.is_paused:
         return Gate("pause", OPEN, "its job type is not paused")
     return Gate("pause", SHUT, f"job type {facts.job_type!r} is paused{_by_whom(facts)}")
+
+
+def _limit(facts: JobFacts) -> Gate:
+    if facts.max_running is None:
+        return Gate("limit", OPEN, "its job type has no limit")
+    used = f"{facts.running_limited:,} of at most {facts.max_running:,} jobs of its type run"
+    return Gate("limit", OPEN if facts.running_limited < facts.max_running else SHUT, used)
 
 
 def _enabled(facts: JobFacts) -> Gate:
@@ -153,6 +161,7 @@ def _advice_for_waiting(facts: JobFacts, holding: Sequence[Gate], line: Gate) ->
         "promoted": _START_A_WORKER,
         "definition": "runledger definition sync --app MODULE:ATTR",
         "pause": f"runledger definition resume {job_type}",
+        "limit": f"runledger job list --type {job_type} --stage running",
         "worker": f"{_START_A_WORKER}{queue}",
     }
     advice = [commands[gate.name] for gate in holding]

@@ -79,6 +79,8 @@ class JobFacts:
     queue: str | None
     is_enabled: bool | None
     is_paused: bool | None
+    max_running: int | None
+    running_limited: int
     changed_by: str | None
     change_reason: str | None
     changed_at: datetime | None

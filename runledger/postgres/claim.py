@@ -2,7 +2,8 @@
 
 Each type is probed by itself (LATERAL), so a worker never walks the jobs of other types, and a paused type costs
 nothing. A first, lockless look decides how many to take of each type, so that a claim locks what it takes and no more.
-It may start at the types' waterlines instead of at the head of the line (see ``waterlines``).
+It may start at the types' waterlines instead of at the head of the line (see ``waterlines``). Types of which only so
+many jobs may run at once are left out, but for those that this transaction has locked (see ``limits``).
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from runledger.core.jobs import ClaimedJob
 from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import CLOCK, FALSE, ONE, TRUE, as_text, parameter, row_address, rows_of, seconds
+from runledger.postgres.limits import LOCK_LIMITED_TYPES, SHARE, is_locked, lock_parameters
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_definitions, job_leases, job_queue, job_ready, lease_token
 from runledger.postgres.waterlines import CLAIM_ORDER, FOREVER_AGO, NO_WATERLINES, Waterlines
@@ -39,10 +41,15 @@ LARGEST_CLAIM = 1_000
 _wanted_types = rows_of("wanted_types", job_type=Text, waterline=DateTime(timezone=True))
 _queues = parameter("queues", ARRAY(Text))
 _runnable = (
-    select(job_definitions.c.job_type, func.coalesce(_wanted_types.c.waterline, FOREVER_AGO).label("waterline"))
+    select(
+        job_definitions.c.job_type,
+        func.coalesce(_wanted_types.c.waterline, FOREVER_AGO).label("waterline"),
+        SHARE.label("most"),
+    )
     .select_from(_wanted_types.join(job_definitions, job_definitions.c.job_type == _wanted_types.c.job_type))
     .where(~job_definitions.c.is_paused)
     .where(or_(_queues.is_(None), job_definitions.c.queue == func.any(_queues)))
+    .where(or_(job_definitions.c.max_running.is_(None), is_locked(job_definitions.c.job_type)))
     .cte("runnable")
 )
 _LIMIT_UNKNOWN_TO_THE_PLANNER = select(parameter("limit", Integer)).scalar_subquery()
@@ -53,7 +60,7 @@ _head = (
     .where(job_ready.c.job_type == _runnable.c.job_type)
     .where(job_ready.c.next_run_at >= _runnable.c.waterline)
     .order_by(*CLAIM_ORDER)
-    .limit(_LIMIT_UNKNOWN_TO_THE_PLANNER)
+    .limit(func.least(_LIMIT_UNKNOWN_TO_THE_PLANNER, _runnable.c.most))
     .lateral("head")
 )
 _seen = (
@@ -102,6 +109,7 @@ _leased = (
             "attempt",
             "job_type",
             "worker_id",
+            "is_limited",
         ],
         select(
             _claimed.c.job_id,
@@ -115,6 +123,7 @@ _leased = (
             _claimed.c.attempt + ONE,
             _claimed.c.job_type,
             parameter("worker_id", Text),
+            is_locked(_claimed.c.job_type),
         ),
     )
     .returning(*job_leases.c)
@@ -190,10 +199,16 @@ def claim_jobs(
 
     Their attempt counts from here. Jobs that another claim is taking are skipped, never waited for. Without job types
     nothing is asked. The lease lasts ``lease_ttl_seconds`` from now on the database's clock.
+
+    Jobs of a type with ``max_running`` are claimed in a transaction only: half of the free places, rounded up, and none
+    while another transaction claims such jobs.
     """
     parameters = claim_parameters(
         worker_id=worker_id, job_types=job_types, limit=limit, lease_ttl_seconds=lease_ttl_seconds, queues=queues
     )
     if not job_types or parameters["limit"] == 0:
         return []
-    return [ClaimedJob(*row) for row in borrow(connection).fetch(CLAIM_JOBS, parameters)]
+    ledger = borrow(connection)
+    if not ledger.is_autocommit:
+        ledger.fetch(LOCK_LIMITED_TYPES, lock_parameters(ledger.schema, job_types, queues))
+    return [ClaimedJob(*row) for row in ledger.fetch(CLAIM_JOBS, parameters)]

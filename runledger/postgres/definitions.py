@@ -35,6 +35,7 @@ _COLUMNS: dict[str, Any] = {
     "crash_budget": Integer,
     "dead_letter_job_type": Text,
     "is_enabled": Boolean,
+    "max_running": Integer,
 }
 _given = rows_of("given", **_COLUMNS)
 _OWNED = [name for name in _COLUMNS if name not in ("job_type", "is_enabled")]
@@ -213,6 +214,7 @@ def _row(definition: JobDefinition) -> dict[str, Any]:
             dead_letter_hook_type(definition.job_type) if definition.has_dead_letter_hook else None
         ),
         "is_enabled": definition.is_enabled,
+        "max_running": definition.max_running,
     }
 
 
@@ -237,6 +239,7 @@ def decoded_definition(row: Row) -> JobDefinition:
         crash_budget=row[11],
         has_dead_letter_hook=row[12] is not None,
         is_enabled=row[13],
+        max_running=row[14],
     )
 
 

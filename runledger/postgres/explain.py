@@ -110,6 +110,12 @@ _recent_ends = (
     .where(job_attempts.c.worker_id.in_(select(_known.c.worker_id).where(_known.c.is_serving)))
     .scalar_subquery()
 )
+_running_limited = (
+    select(func.count())
+    .where(job_leases.c.job_type == _asked.c.job_type)
+    .where(job_leases.c.is_limited)
+    .scalar_subquery()
+)
 _last = (
     select(
         job_attempts.c.outcome,
@@ -176,6 +182,8 @@ _FACTS: Columns = (
     (_defined.c.queue, same),
     (_defined.c.is_enabled, same),
     (_defined.c.is_paused, same),
+    (_defined.c.max_running, same),
+    (_running_limited, same),
     (_defined.c.changed_by, same),
     (_defined.c.change_reason, same),
     (as_microseconds(_defined.c.updated_at), decoded_moment),

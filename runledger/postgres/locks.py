@@ -1,9 +1,11 @@
 """The advisory locks of the fleet. All end with their transaction: no leader row, no term, nothing to resign."""
 
-from sqlalchemy import Text, func, literal_column, select
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, func, literal_column, select
 
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import parameter
+from runledger.postgres.expressions import constant, parameter
 from runledger.postgres.statements import Statement
 
 _REAPER = 0x72656170
@@ -11,6 +13,9 @@ _REAPER = 0x72656170
 
 _SCHEDULER = 0x66697265
 """Spells ``fire``."""
+
+_LIMIT = 0x6C696D74
+"""Spells ``limt``; the second key is schema and job type. Types that share a hash take turns, no more."""
 
 
 def _try_lock(name: str, key: int) -> Statement:
@@ -30,6 +35,13 @@ def try_lock_reaper(connection: AnyConnection) -> bool:
 def try_lock_scheduler(connection: AnyConnection) -> bool:
     """Whether this transaction is now the only one that fires schedules in this schema; never waits."""
     return _has_locked(connection, TRY_LOCK_SCHEDULER)
+
+
+def try_lock_type(job_type: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether the transaction is now the only one that claims jobs of this type, of which only so many may run."""
+    return func.pg_try_advisory_xact_lock(
+        literal_column(str(_LIMIT)), func.hashtext(parameter("schema", Text) + constant(":") + job_type)
+    )
 
 
 def _has_locked(connection: AnyConnection, statement: Statement) -> bool:

@@ -63,6 +63,7 @@ job_definitions = Table(
     Column("change_reason", Text),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("max_running", Integer),
 )
 
 job_queue = Table(
@@ -139,6 +140,7 @@ job_leases = Table(
     Column("progress_done", BigInteger),
     Column("progress_total", BigInteger),
     Column("checkpoint", JSONB),
+    Column("is_limited", Boolean, nullable=False),
 )
 
 job_attempts = Table(

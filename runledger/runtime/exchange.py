@@ -17,9 +17,10 @@ from runledger.postgres.cancellation import quiesce_canceled
 from runledger.postgres.claim import CLAIM_JOBS, CLAIM_STEPS, claim_parameters
 from runledger.postgres.leases import stored_attempts
 from runledger.postgres.settle import settle_calls, settle_jobs
-from runledger.postgres.statements import Call, Parameters, Row
+from runledger.postgres.statements import Call, Row
 from runledger.postgres.workflow_inputs import add_inputs
 from runledger.runtime.failure_lines import log_failure
+from runledger.runtime.limits import Limits
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.logs import log
 from runledger.runtime.outbox import Outbox, Waiting
@@ -60,6 +61,7 @@ class Exchange:
         self._locked_again_at = 0.0
         self._expects_steps = False
         self._shallows = Shallows(link, job_types)
+        self._limits = Limits(link, job_types)
 
     @property
     def unsettled(self) -> list[int]:
@@ -78,9 +80,7 @@ class Exchange:
     def settle_and_claim(self, limit: int) -> list[ClaimedJob]:
         """The same, and up to ``limit`` jobs are leased to this worker in the same commit."""
         self._try_the_locked()
-        calls: list[Call] = []
-        if limit > 0 and self._job_types:
-            calls.append((CLAIM_STEPS if self._expects_steps else CLAIM_JOBS, self._claim(limit)))
+        calls = self._claims(limit)
         began_at = time.monotonic()
         jobs = [ClaimedJob(*row) for row in self._run(calls)]
         self._shallows.learn(time.monotonic() - began_at)
@@ -95,15 +95,28 @@ class Exchange:
         with self._link.autocommit() as ledger:
             quiesce_canceled(ledger, [job.job_id], [job.lease_token])
 
-    def _claim(self, limit: int) -> Parameters:
-        return claim_parameters(
+    @property
+    def is_contended(self) -> bool:
+        """Whether the last claim left jobs to another one that was taking some of their type, of which only so many
+        may run at once: there may be more to take a moment later."""
+        return self._limits.is_contended
+
+    def _claims(self, limit: int) -> list[Call]:
+        """What is sent together: the claim is the last."""
+        self._limits.note([])
+        if limit <= 0 or not self._job_types:
+            return []
+        waterlines = self._shallows.waterlines()
+        parameters = claim_parameters(
             worker_id=self._worker_id,
             job_types=self._job_types,
             limit=limit,
             lease_ttl_seconds=self._lease_ttl_seconds,
             queues=self._queues,
-            waterlines=self._shallows.waterlines(),
+            waterlines=waterlines,
         )
+        claim = (CLAIM_STEPS if self._expects_steps else CLAIM_JOBS, parameters)
+        return [*self._limits.locks(self._queues, waterlines), claim]
 
     def _run(self, claims: list[Call]) -> list[Row]:
         """What waits is written and the claim made; the rows of the claim."""
@@ -132,12 +145,21 @@ class Exchange:
         lock anything: two."""
         ends = [one.end for one in waiting]
         if not runs_to_lock(ends):
-            answers = self._link.run_together(*settle_calls(ends), *claims)
-            claimed = answers.pop() if claims else []
-            return {row[0] for answer in answers for row in answer}, claimed
+            settles = settle_calls(ends)
+            answers = self._link.run_together(*settles, *claims)
+            settled = {row[0] for answer in answers[: len(settles)] for row in answer}
+            return settled, self._claimed(answers[len(settles) :])
         with self._link.pipelined() as ledger:
             settled = settle_jobs(ledger, ends)
-            return settled, ledger.fetch(*claims[0]) if claims else []
+            return settled, self._claimed(list(ledger.fetch_each(claims)))
+
+    def _claimed(self, answers: list[list[Row]]) -> list[Row]:
+        """The rows of the claim, which was sent last."""
+        if not answers:
+            return []
+        *locks, claimed = answers
+        self._limits.note(locks)
+        return claimed
 
     def _settle_one_by_one(self, waiting: list[Waiting], refusal: RunledgerError) -> None:
         """The database refuses something in the batch. Each outcome is tried alone, so that one which cannot be stored

@@ -63,6 +63,7 @@ def a_definition(
     retry: RetryPolicy | None = None,
     crash_budget: int = 3,
     has_dead_letter_hook: bool = False,
+    max_running: int | None = None,
 ) -> JobDefinition:
     """The definition is stored, replacing what was there."""
     definition = JobDefinition(
@@ -75,6 +76,7 @@ def a_definition(
         retry=retry or RetryPolicy(jitter=False),
         crash_budget=crash_budget,
         has_dead_letter_hook=has_dead_letter_hook,
+        max_running=max_running,
     )
     sync_definitions(connection, [definition])
     return definition

@@ -62,6 +62,11 @@ def be_brief(context: JobContext, payload: dict[str, Any]) -> None:
     time.sleep(payload["ms"] / 1_000)
 
 
+@catalog.job("chaos.limited", max_running=2)
+def be_one_of_two(context: JobContext, payload: dict[str, Any]) -> None:
+    time.sleep(payload["ms"] / 1_000)
+
+
 @catalog.job("chaos.fails_once")
 def fail_once(context: JobContext, payload: dict[str, Any]) -> None:
     if context.attempt == 1:

@@ -56,6 +56,17 @@ ALWAYS: dict[str, str] = {
         SELECT schedule_id, scheduled_for FROM runledger.job_queue WHERE scheduled_for IS NOT NULL
         GROUP BY 1, 2 HAVING count(*) > 1 OR min(created_at) < scheduled_for
     """,
+    "more jobs of a type ran at once than may": """
+        SELECT job_type, at, running FROM (
+            SELECT d.job_type, d.max_running, e.at, sum(e.step) OVER (PARTITION BY d.job_type ORDER BY e.at, e.step)
+                AS running
+            FROM runledger.job_definitions d JOIN runledger.job_queue q USING (job_type) CROSS JOIN LATERAL (
+                SELECT a.leased_at, 1 FROM runledger.job_attempts a WHERE a.job_id = q.id
+                UNION ALL SELECT a.finished_at, -1 FROM runledger.job_attempts a WHERE a.job_id = q.id
+                UNION ALL SELECT l.leased_at, 1 FROM runledger.job_leases l WHERE l.job_id = q.id) AS e (at, step)
+            WHERE d.max_running IS NOT NULL) AS history
+        WHERE running > max_running
+    """,
     "a job that succeeded has not exactly one effect": f"""
         SELECT q.id, count(e.job_id) FROM runledger.job_queue q LEFT JOIN chaos_effects e ON e.job_id = q.id
         WHERE q.job_type IN {EFFECT_TYPES} AND q.final_status = 'SUCCEEDED'

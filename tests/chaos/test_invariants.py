@@ -69,6 +69,10 @@ PLANTED = {
         SELECT id, 1, now() - interval '1 hour', now(), now(), 0, 1, 1, job_type, 'nobody'
         FROM runledger.job_queue WHERE id = {plain}
     """,
+    "more jobs of a type ran at once than may": """
+        UPDATE runledger.job_definitions SET max_running = 1;
+        UPDATE runledger.job_attempts SET leased_at = now() - interval '1 hour' WHERE job_id = {plain}
+    """,
     "a token was given twice": """
         UPDATE runledger.job_attempts SET lease_token = (SELECT max(lease_token) FROM runledger.job_attempts)
         WHERE job_id = {effect}

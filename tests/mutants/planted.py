@@ -13,7 +13,7 @@ class Mutant(NamedTuple):
     tests: str
 
 
-SETTLE, LEASES, CLAIM = (f"runledger/postgres/{name}.py" for name in ("settle", "leases", "claim"))
+SETTLE, LEASES, CLAIM, LIMITS = (f"runledger/postgres/{name}.py" for name in ("settle", "leases", "claim", "limits"))
 RECOVERY, EXPRESSIONS = "runledger/postgres/recovery.py", "runledger/postgres/expressions.py"
 FAILURES, GATE, CRON = (f"runledger/core/{name}.py" for name in ("failures", "gate", "cron"))
 KEEPER, LINK, EXCHANGE = (f"runledger/runtime/{name}.py" for name in ("keeper", "link", "exchange"))
@@ -110,6 +110,34 @@ MUTANTS = [
         ".where(~job_definitions.c.is_paused)",
         ".where(TRUE)",
         "tests/postgres/test_claim.py",
+    ),
+    Mutant(
+        "claims of a limited type do not exclude each other",
+        LIMITS,
+        "try_lock_type(_claimable.c.job_type)",
+        "TRUE",
+        "tests/postgres/test_limits.py",
+    ),
+    Mutant(
+        "a limit is looked at with the snapshot of before the lock",
+        LIMITS,
+        ".where(IS_READ_COMMITTED)",
+        ".where(TRUE)",
+        "tests/postgres/test_limits.py",
+    ),
+    Mutant(
+        "a claim takes all that is free",
+        LIMITS,
+        'cast(_free + ONE, Integer).op("/")(_TWO)',
+        "cast(_free, Integer)",
+        "tests/postgres/test_limits.py",
+    ),
+    Mutant(
+        "the lease of a limited type does not count",
+        CLAIM,
+        "is_locked(_claimed.c.job_type)",
+        "FALSE",
+        "tests/postgres/test_limits.py",
     ),
     Mutant(
         "the payload is decoded while it is fetched",
