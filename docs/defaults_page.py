@@ -3,7 +3,7 @@
 from dataclasses import MISSING, fields
 from typing import Any
 
-from runledger.core import context, dag, definitions, gate, headers, limits, schedules
+from runledger.core import context, dag, definitions, gate, headers, limits, rates, schedules
 from runledger.runtime import reporter
 
 HEAD = """# Jobs: defaults and limits
@@ -26,6 +26,8 @@ OF_A_TYPE = (
     ("priority", "32 bits", "higher first"),
     ("queue", "an identifier", "of the type; no request names another"),
     ("crash_budget", f"1 to {limits.MAX_CRASH_BUDGET}", "deaths of the process in one run"),
+    ("max_running", f"1 to {limits.MAX_INT32:,}", "jobs of the type that run at once, over all hosts"),
+    ("rate_limit", f"1 to {rates.MAX_STARTS:,} in 1 s to 7 d", "starts of the type, over all hosts: `100/m`, `5/10s`"),
 )
 OF_THE_POLICY = (
     ("base_seconds", f"above 0, to {limits.MAX_RETRY_SECONDS:,} (30 days)", "pause after attempt n: base × factor^n"),

@@ -31,7 +31,8 @@ DEFINITION_COLUMNS: tuple[Column[StoredDefinition], ...] = (
     Column("ATTEMPTS", lambda stored: stored.definition.max_attempts),
     Column("TIMEOUT", lambda stored: f"{stored.definition.timeout_seconds} s"),
     Column("PRIORITY", lambda stored: stored.definition.priority),
-    Column("LIMIT", lambda stored: stored.definition.max_running),
+    Column("AT ONCE", lambda stored: stored.definition.max_running),
+    Column("RATE", lambda stored: stored.definition.rate_limit),
     Column("VERSION", lambda stored: stored.definition.version),
 )
 

@@ -71,6 +71,7 @@ class JobCatalog:
         retry: RetryPolicy | None = None,
         crash_budget: int | None = None,
         max_running: int | None = None,
+        rate_limit: str | None = None,
     ) -> Callable[[Function], Function]:
         """Decorates a function of ``(context, payload)``, which is returned itself, so a test may call it plainly.
 
@@ -88,6 +89,7 @@ class JobCatalog:
             retry=retry,
             crash_budget=crash_budget,
             max_running=max_running,
+            rate_limit=rate_limit,
         )
         self._table.refuse_duplicate(definition.job_type)
 
@@ -110,6 +112,7 @@ class JobCatalog:
         retry: RetryPolicy | None = None,
         crash_budget: int | None = None,
         max_running: int | None = None,
+        rate_limit: str | None = None,
     ) -> None:
         """A handler object runs its ``job_type`` from now on; with ``on_dead_letter``, the catalog also holds the
         internal job type under which that hook runs. Raises as ``job`` does."""
@@ -127,6 +130,7 @@ class JobCatalog:
             retry=retry,
             crash_budget=crash_budget,
             max_running=max_running,
+            rate_limit=rate_limit,
         )
         self._table.add(definition, execute, getattr(handler, "on_dead_letter", None), source=handler)
 
@@ -297,6 +301,7 @@ class JobCatalog:
         retry: RetryPolicy | None,
         crash_budget: int | None,
         max_running: int | None,
+        rate_limit: str | None,
     ) -> JobDefinition:
         defaults = self._defaults
         return check_definition(
@@ -311,5 +316,6 @@ class JobCatalog:
                 retry=defaults.retry if retry is None else retry,
                 crash_budget=defaults.crash_budget if crash_budget is None else crash_budget,
                 max_running=max_running,
+                rate_limit=rate_limit,
             )
         )

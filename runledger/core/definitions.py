@@ -17,6 +17,7 @@ from runledger.core.limits import (
     check_integer,
     check_number,
 )
+from runledger.core.rates import parse_rate
 
 DEFAULT_QUEUE = "default"
 HOOK_SUFFIX = ".on_dead_letter"
@@ -44,8 +45,11 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class JobDefinition:
-    """The settings of one job type. A job copies attempts, timeout and priority when it is enqueued. At most
-    ``max_running`` jobs of the type run at once, over all hosts; None sets no limit."""
+    """The settings of one job type. A job copies attempts, timeout and priority when it is enqueued.
+
+    Over all hosts, at most ``max_running`` jobs of the type run at once, and no more start than ``rate_limit`` says
+    (``100/m``, ``5/10s``). None sets no limit.
+    """
 
     job_type: str
     version: int = 1
@@ -58,6 +62,7 @@ class JobDefinition:
     crash_budget: int = 3
     has_dead_letter_hook: bool = False
     max_running: int | None = None
+    rate_limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ def check_definition(definition: JobDefinition) -> JobDefinition:
         check_integer(value, field=setting, low=low, high=high, error=InvalidDefinition)
     if definition.max_running is not None:
         check_integer(definition.max_running, field="max_running", low=1, high=MAX_INT32, error=InvalidDefinition)
+    if definition.rate_limit is not None:
+        parse_rate(definition.rate_limit)
     if not isinstance(definition.is_enabled, bool):
         raise InvalidDefinition("is_enabled must be True or False")
     _check_retry(definition.retry)

@@ -30,7 +30,7 @@ def explain(facts: JobFacts) -> JobExplanation:
 
 
 def _waiting(facts: JobFacts) -> JobExplanation:
-    why = (_expiry, _due, _promoted, _definition, _pause, _limit, _worker)
+    why = (_expiry, _due, _promoted, _definition, _pause, _limit, _rate, _worker)
     shut = [gate(facts) for gate in why]
     holding = [gate for gate in shut if gate.state is SHUT]
     line = _line(facts, is_held=bool(holding))
@@ -95,6 +95,14 @@ def _limit(facts: JobFacts) -> Gate:
         return Gate("limit", OPEN, "its job type has no limit")
     used = f"{facts.running_limited:,} of at most {facts.max_running:,} jobs of its type run"
     return Gate("limit", OPEN if facts.running_limited < facts.max_running else SHUT, used)
+
+
+def _rate(facts: JobFacts) -> Gate:
+    if facts.rate_starts is None:
+        return Gate("rate", OPEN, "its job type has no rate limit")
+    used = f"{facts.recent_starts:,} of at most {facts.rate_starts:,} jobs of its type"
+    state = OPEN if facts.recent_starts < facts.rate_starts else SHUT
+    return Gate("rate", state, f"{used} started in the last {facts.rate_seconds:,} s")
 
 
 def _enabled(facts: JobFacts) -> Gate:
@@ -162,6 +170,7 @@ def _advice_for_waiting(facts: JobFacts, holding: Sequence[Gate], line: Gate) ->
         "definition": "runledger definition sync --app MODULE:ATTR",
         "pause": f"runledger definition resume {job_type}",
         "limit": f"runledger job list --type {job_type} --stage running",
+        "rate": "runledger definition list",
         "worker": f"{_START_A_WORKER}{queue}",
     }
     advice = [commands[gate.name] for gate in holding]

@@ -81,6 +81,9 @@ class JobFacts:
     is_paused: bool | None
     max_running: int | None
     running_limited: int
+    rate_starts: int | None
+    rate_seconds: int | None
+    recent_starts: int
     changed_by: str | None
     change_reason: str | None
     changed_at: datetime | None

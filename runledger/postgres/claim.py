@@ -30,7 +30,7 @@ from runledger.core.jobs import ClaimedJob
 from runledger.postgres.arrays import text_array
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import CLOCK, FALSE, ONE, TRUE, as_text, parameter, row_address, rows_of, seconds
-from runledger.postgres.limits import LOCK_LIMITED_TYPES, SHARE, is_locked, lock_parameters
+from runledger.postgres.limits import IS_LIMITED, LOCK_LIMITED_TYPES, NOTE_STARTS, SHARE, is_locked, lock_parameters
 from runledger.postgres.statements import Parameters, Statement
 from runledger.postgres.tables import job_definitions, job_leases, job_queue, job_ready, lease_token
 from runledger.postgres.waterlines import CLAIM_ORDER, FOREVER_AGO, NO_WATERLINES, Waterlines
@@ -49,7 +49,7 @@ _runnable = (
     .select_from(_wanted_types.join(job_definitions, job_definitions.c.job_type == _wanted_types.c.job_type))
     .where(~job_definitions.c.is_paused)
     .where(or_(_queues.is_(None), job_definitions.c.queue == func.any(_queues)))
-    .where(or_(job_definitions.c.max_running.is_(None), is_locked(job_definitions.c.job_type)))
+    .where(or_(~IS_LIMITED, is_locked(job_definitions.c.job_type)))
     .cte("runnable")
 )
 _LIMIT_UNKNOWN_TO_THE_PLANNER = select(parameter("limit", Integer)).scalar_subquery()
@@ -200,8 +200,8 @@ def claim_jobs(
     Their attempt counts from here. Jobs that another claim is taking are skipped, never waited for. Without job types
     nothing is asked. The lease lasts ``lease_ttl_seconds`` from now on the database's clock.
 
-    Jobs of a type with ``max_running`` are claimed in a transaction only: half of the free places, rounded up, and none
-    while another transaction claims such jobs.
+    Jobs of a type with a limit are claimed in a transaction only: at most half of the free places, rounded up, and none
+    while another transaction claims jobs of the type.
     """
     parameters = claim_parameters(
         worker_id=worker_id, job_types=job_types, limit=limit, lease_ttl_seconds=lease_ttl_seconds, queues=queues
@@ -209,6 +209,9 @@ def claim_jobs(
     if not job_types or parameters["limit"] == 0:
         return []
     ledger = borrow(connection)
-    if not ledger.is_autocommit:
-        ledger.fetch(LOCK_LIMITED_TYPES, lock_parameters(ledger.schema, job_types, queues))
-    return [ClaimedJob(*row) for row in ledger.fetch(CLAIM_JOBS, parameters)]
+    if ledger.is_autocommit:
+        return [ClaimedJob(*row) for row in ledger.fetch(CLAIM_JOBS, parameters)]
+    ledger.fetch(LOCK_LIMITED_TYPES, lock_parameters(ledger.schema, job_types, queues))
+    claimed = ledger.fetch(CLAIM_JOBS, parameters)
+    ledger.fetch(NOTE_STARTS, {"worker_id": worker_id})
+    return [ClaimedJob(*row) for row in claimed]

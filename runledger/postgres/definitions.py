@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from runledger.core.definitions import DefinitionSync, JobDefinition, RetryPolicy, dead_letter_hook_type
 from runledger.core.errors import DefinitionNotFound, InvalidRequest
 from runledger.core.operation_errors import ActiveScheduleExists, EmptyJobTypeList
+from runledger.core.rates import Rate, parse_rate
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.expressions import FALSE, NOW, as_text, constant, parameter, rows_of
 from runledger.postgres.statements import Row, Statement
@@ -36,6 +37,8 @@ _COLUMNS: dict[str, Any] = {
     "dead_letter_job_type": Text,
     "is_enabled": Boolean,
     "max_running": Integer,
+    "rate_starts": Integer,
+    "rate_seconds": Integer,
 }
 _given = rows_of("given", **_COLUMNS)
 _OWNED = [name for name in _COLUMNS if name not in ("job_type", "is_enabled")]
@@ -197,6 +200,7 @@ def _write(ledger: LedgerConnection, definitions: Sequence[JobDefinition], *, is
 
 def _row(definition: JobDefinition) -> dict[str, Any]:
     retry = definition.retry
+    rate = None if definition.rate_limit is None else parse_rate(definition.rate_limit)
     return {
         "job_type": definition.job_type,
         "version": definition.version,
@@ -215,6 +219,8 @@ def _row(definition: JobDefinition) -> dict[str, Any]:
         ),
         "is_enabled": definition.is_enabled,
         "max_running": definition.max_running,
+        "rate_starts": None if rate is None else rate.starts,
+        "rate_seconds": None if rate is None else rate.seconds,
     }
 
 
@@ -240,6 +246,7 @@ def decoded_definition(row: Row) -> JobDefinition:
         has_dead_letter_hook=row[12] is not None,
         is_enabled=row[13],
         max_running=row[14],
+        rate_limit=None if row[15] is None else str(Rate(row[15], row[16])),
     )
 
 

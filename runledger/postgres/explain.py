@@ -33,6 +33,7 @@ from runledger.postgres.tables import (
     job_events,
     job_leases,
     job_ready,
+    job_starts,
     job_workers,
     jobs,
     workflow_steps,
@@ -116,6 +117,12 @@ _running_limited = (
     .where(job_leases.c.is_limited)
     .scalar_subquery()
 )
+_recent_starts = (
+    select(func.count())
+    .select_from(job_starts.join(_defined, _defined.c.job_type == job_starts.c.job_type))
+    .where(job_starts.c.started_at > CLOCK - _defined.c.rate_seconds * ONE_SECOND)
+    .scalar_subquery()
+)
 _last = (
     select(
         job_attempts.c.outcome,
@@ -184,6 +191,9 @@ _FACTS: Columns = (
     (_defined.c.is_paused, same),
     (_defined.c.max_running, same),
     (_running_limited, same),
+    (_defined.c.rate_starts, same),
+    (_defined.c.rate_seconds, same),
+    (_recent_starts, same),
     (_defined.c.changed_by, same),
     (_defined.c.change_reason, same),
     (as_microseconds(_defined.c.updated_at), decoded_moment),

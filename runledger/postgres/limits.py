@@ -1,8 +1,10 @@
-"""Limits of the fleet: of some types at most ``max_running`` jobs have a lease at a time.
+"""Limits of the fleet: of some types at most ``max_running`` jobs have a lease at a time, or at most so many start in a
+span of time.
 
-A claim of such jobs has two statements. The first locks the types whose jobs wait while places are free; the second
-sees every lease that was committed before, counts them, and takes what is left. The locks end with the transaction.
-Nothing is counted up or down: a place is free when a lease is gone, whichever way an attempt ends.
+A claim of such jobs has three statements in one transaction. The first locks the types whose jobs wait while the limit
+lets some of them start; the second, the claim, sees everything that was committed before, counts, and takes what is
+left; the third notes what started. The locks end with the transaction. What runs is counted by its leases, so a place
+is free when a lease is gone, whichever way an attempt ends.
 """
 
 from collections.abc import Sequence
@@ -12,12 +14,15 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     DateTime,
+    Double,
     Integer,
     Text,
     case,
     cast,
+    delete,
     exists,
     func,
+    insert,
     literal_column,
     null,
     or_,
@@ -25,11 +30,11 @@ from sqlalchemy import (
 )
 
 from runledger.postgres.arrays import text_array
-from runledger.postgres.expressions import ONE, TRUE, ZERO, constant, parameter, rows_of
+from runledger.postgres.expressions import CLOCK, NOW, ONE, ONE_SECOND, TRUE, ZERO, constant, parameter, rows_of
 from runledger.postgres.keys import IS_READ_COMMITTED
 from runledger.postgres.locks import try_lock_type
 from runledger.postgres.statements import Parameters, Statement
-from runledger.postgres.tables import job_definitions, job_leases, job_ready
+from runledger.postgres.tables import job_definitions, job_leases, job_ready, job_starts
 from runledger.postgres.waterlines import FOREVER_AGO, NO_WATERLINES, Waterlines
 
 _SETTING = constant("runledger.locked_types")
@@ -37,6 +42,9 @@ _SETTING = constant("runledger.locked_types")
 
 _NOTHING = constant("{}")
 _TWO: ColumnElement[Any] = literal_column("2")
+_LOOKED_AT: ColumnElement[Any] = func.statement_timestamp()
+"""Before any start that the statement makes; unlike the clock, it is one value that an index can be asked for."""
+
 _definition = job_definitions.c
 
 
@@ -47,6 +55,11 @@ def is_locked(job_type: ColumnElement[Any]) -> ColumnElement[bool]:
     return job_type == func.any(cast(locked, ARRAY(Text)))
 
 
+def _half_of(places: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Rounded up; none of fewer than none."""
+    return cast(func.greatest(ZERO, places) + ONE, Integer).op("/")(_TWO)
+
+
 _running = (
     select(func.count())
     .where(job_leases.c.job_type == _definition.job_type)
@@ -54,11 +67,20 @@ _running = (
     .correlate(job_definitions)
     .scalar_subquery()
 )
-_free = func.greatest(ZERO, _definition.max_running - _running)
+_has_place = or_(_definition.max_running.is_(None), _definition.max_running > _running)
+_span = _definition.rate_seconds * ONE_SECOND
+_counted = (job_starts.c.job_type == _definition.job_type) & (job_starts.c.started_at > _LOOKED_AT - _span)
+_started = select(func.count()).where(_counted).correlate(job_definitions).scalar_subquery()
 
-SHARE = case((_definition.max_running.is_(None), null()), else_=cast(_free + ONE, Integer).op("/")(_TWO))
-"""How many jobs of a row of ``job_definitions`` a claim may take; null without a limit. Half of what is free: a worker
-runs them one after the other, while another one could run the rest."""
+IS_LIMITED = func.coalesce(_definition.max_running, _definition.rate_starts).is_not(None)
+"""Whether a row of ``job_definitions`` has a limit of either kind."""
+
+SHARE = func.least(
+    case((_definition.max_running.is_(None), null()), else_=(_half_of(_definition.max_running - _running))),
+    case((_definition.rate_starts.is_(None), null()), else_=func.greatest(ZERO, _definition.rate_starts - _started)),
+)
+"""How many jobs of the type a claim may take; null without a limit. Half of the free places: a worker runs its jobs one
+after the other, while another one could run the rest."""
 
 _wanted_types = rows_of("wanted_types", job_type=Text, waterline=DateTime(timezone=True))
 _queues = parameter("queues", ARRAY(Text))
@@ -67,18 +89,27 @@ _waits = exists(
     .where(job_ready.c.job_type == _definition.job_type)
     .where(job_ready.c.next_run_at >= func.coalesce(_wanted_types.c.waterline, FOREVER_AGO))
 )
-_claimable = (
-    select(_definition.job_type)
+_free_in = (
+    select(func.extract("epoch", func.min(job_starts.c.started_at) + _span - CLOCK).cast(Double))
+    .where(_counted)
+    .having(func.count() >= _definition.rate_starts)
+    .correlate(job_definitions)
+    .scalar_subquery()
+)
+_waiting = (
+    select(_definition.job_type, case((_definition.rate_starts.is_not(None), _free_in)).label("free_in"))
     .select_from(_wanted_types.join(job_definitions, _definition.job_type == _wanted_types.c.job_type))
+    .where(IS_LIMITED)
     .where(~_definition.is_paused)
     .where(or_(_queues.is_(None), _definition.queue == func.any(_queues)))
-    .where(_definition.max_running > _running)
+    .where(_has_place)
     .where(_waits)
-    .cte("claimable")
+    .cte("waiting")
     .prefix_with("MATERIALIZED")
 )
 _tried = (
-    select(_claimable.c.job_type, try_lock_type(_claimable.c.job_type).label("is_locked"))
+    select(_waiting.c.job_type, try_lock_type(_waiting.c.job_type).label("is_locked"))
+    .where(_waiting.c.free_in.is_(None))
     .where(IS_READ_COMMITTED)
     .cte("tried")
     .prefix_with("MATERIALIZED")
@@ -92,10 +123,41 @@ LOCK_LIMITED_TYPES = Statement(
             TRUE,
         ),
         func.count().filter(~_tried.c.is_locked),
+        select(func.min(_waiting.c.free_in)).scalar_subquery(),
     ).select_from(_tried),
 )
-"""The types that were locked, as an array of PostgreSQL, and how many others hold: their next jobs go to somebody else.
-Under another isolation than READ COMMITTED none is: the claim would not see the leases of a moment ago."""
+"""The types that were locked, as an array of PostgreSQL; how many others hold, whose next jobs go to somebody else; and
+the seconds until a rate lets the next job start, of types that have to wait for it.
+
+Under another isolation than READ COMMITTED none is locked: the claim would not see the leases of a moment ago."""
+
+_rated = (
+    select(_definition.job_type, _span.label("span"))
+    .where(_definition.rate_starts.is_not(None))
+    .where(is_locked(_definition.job_type))
+    .cte("rated")
+)
+_outdated = (
+    delete(job_starts)
+    .where(job_starts.c.job_type == _rated.c.job_type)
+    .where(job_starts.c.started_at <= _LOOKED_AT - _rated.c.span)
+    .cte("outdated")
+)
+NOTE_STARTS = Statement(
+    "note_starts",
+    insert(job_starts)
+    .from_select(
+        ["job_type", "started_at", "lease_token"],
+        select(job_leases.c.job_type, job_leases.c.leased_at, job_leases.c.lease_token)
+        .select_from(job_leases.join(_rated, _rated.c.job_type == job_leases.c.job_type))
+        .where(job_leases.c.is_limited)
+        .where(job_leases.c.worker_id == parameter("worker_id", Text))
+        .where(job_leases.c.leased_at >= NOW),
+    )
+    .returning(job_starts.c.lease_token)
+    .add_cte(_outdated),
+)
+"""What this transaction has claimed of types with a rate; starts that count no more are forgotten."""
 
 
 def lock_parameters(
@@ -114,5 +176,5 @@ SELECT_LIMITED_TYPES = Statement(
     "select_limited_types",
     select(_definition.job_type)
     .where(_definition.job_type == func.any(parameter("job_types", ARRAY(Text))))
-    .where(_definition.max_running.is_not(None)),
+    .where(IS_LIMITED),
 )

@@ -64,6 +64,8 @@ job_definitions = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("max_running", Integer),
+    Column("rate_starts", Integer),
+    Column("rate_seconds", Integer),
 )
 
 job_queue = Table(
@@ -205,6 +207,14 @@ job_logs = Table(
     Column("message", Text, nullable=False),
     Column("fields", JSONB, nullable=False),
     Column("occurred_at", Timestamp, nullable=False),
+)
+
+job_starts = Table(
+    "job_starts",
+    metadata,
+    Column("job_type", Text, primary_key=True),
+    Column("started_at", Timestamp, primary_key=True),
+    Column("lease_token", BigInteger, primary_key=True, autoincrement=False),
 )
 
 job_listeners = Table(

@@ -61,7 +61,7 @@ class Exchange:
         self._locked_again_at = 0.0
         self._expects_steps = False
         self._shallows = Shallows(link, job_types)
-        self._limits = Limits(link, job_types)
+        self._limits = Limits(link, job_types, queues, worker_id)
 
     @property
     def unsettled(self) -> list[int]:
@@ -96,14 +96,13 @@ class Exchange:
             quiesce_canceled(ledger, [job.job_id], [job.lease_token])
 
     @property
-    def is_contended(self) -> bool:
-        """Whether the last claim left jobs to another one that was taking some of their type, of which only so many
-        may run at once: there may be more to take a moment later."""
-        return self._limits.is_contended
+    def comes_again_seconds(self) -> float | None:
+        """When to look again at the latest, because a limit kept the last claim from jobs that wait."""
+        return self._limits.comes_again_seconds
 
     def _claims(self, limit: int) -> list[Call]:
-        """What is sent together: the claim is the last."""
-        self._limits.note([])
+        """The claim, and what has to be sent together with it."""
+        self._limits.forget()
         if limit <= 0 or not self._job_types:
             return []
         waterlines = self._shallows.waterlines()
@@ -116,7 +115,7 @@ class Exchange:
             waterlines=waterlines,
         )
         claim = (CLAIM_STEPS if self._expects_steps else CLAIM_JOBS, parameters)
-        return [*self._limits.locks(self._queues, waterlines), claim]
+        return self._limits.around(claim, waterlines)
 
     def _run(self, claims: list[Call]) -> list[Row]:
         """What waits is written and the claim made; the rows of the claim."""
@@ -148,18 +147,10 @@ class Exchange:
             settles = settle_calls(ends)
             answers = self._link.run_together(*settles, *claims)
             settled = {row[0] for answer in answers[: len(settles)] for row in answer}
-            return settled, self._claimed(answers[len(settles) :])
+            return settled, self._limits.claimed(answers[len(settles) :])
         with self._link.pipelined() as ledger:
             settled = settle_jobs(ledger, ends)
-            return settled, self._claimed(list(ledger.fetch_each(claims)))
-
-    def _claimed(self, answers: list[list[Row]]) -> list[Row]:
-        """The rows of the claim, which was sent last."""
-        if not answers:
-            return []
-        *locks, claimed = answers
-        self._limits.note(locks)
-        return claimed
+            return settled, self._limits.claimed(list(ledger.fetch_each(claims)))
 
     def _settle_one_by_one(self, waiting: list[Waiting], refusal: RunledgerError) -> None:
         """The database refuses something in the batch. Each outcome is tried alone, so that one which cannot be stored

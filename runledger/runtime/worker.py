@@ -167,11 +167,11 @@ class Worker:
             self._slot.turn(SlotState.LEAVING, time.monotonic_ns())
             return None
         self._slot.turn(SlotState.IDLE, time.monotonic_ns())
-        if self._exchange.is_contended:
-            self._pause_seconds = FIRST_PAUSE_SECONDS
         pause = self._pause_seconds
         self._pause_seconds = min(self._config.poll_interval_seconds * IDLE_POLLS, pause * 2)
-        return pause * random.uniform(0.75, 1.25)  # noqa: S311 - spreads polls; protects nothing
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads polls; protects nothing
+        soon = self._exchange.comes_again_seconds
+        return pause if soon is None else min(pause, soon)
 
     def _is_drained(self) -> bool:
         with self._link.autocommit() as ledger:

@@ -64,6 +64,7 @@ def a_definition(
     crash_budget: int = 3,
     has_dead_letter_hook: bool = False,
     max_running: int | None = None,
+    rate_limit: str | None = None,
 ) -> JobDefinition:
     """The definition is stored, replacing what was there."""
     definition = JobDefinition(
@@ -77,6 +78,7 @@ def a_definition(
         crash_budget=crash_budget,
         has_dead_letter_hook=has_dead_letter_hook,
         max_running=max_running,
+        rate_limit=rate_limit,
     )
     sync_definitions(connection, [definition])
     return definition

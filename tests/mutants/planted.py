@@ -114,7 +114,7 @@ MUTANTS = [
     Mutant(
         "claims of a limited type do not exclude each other",
         LIMITS,
-        "try_lock_type(_claimable.c.job_type)",
+        "try_lock_type(_waiting.c.job_type)",
         "TRUE",
         "tests/postgres/test_limits.py",
     ),
@@ -128,8 +128,22 @@ MUTANTS = [
     Mutant(
         "a claim takes all that is free",
         LIMITS,
-        'cast(_free + ONE, Integer).op("/")(_TWO)',
-        "cast(_free, Integer)",
+        'cast(func.greatest(ZERO, places) + ONE, Integer).op("/")(_TWO)',
+        "cast(func.greatest(ZERO, places), Integer)",
+        "tests/postgres/test_limits.py",
+    ),
+    Mutant(
+        "a start is forgotten while it counts",
+        LIMITS,
+        "job_starts.c.started_at <= _LOOKED_AT - _rated.c.span",
+        "job_starts.c.started_at <= _LOOKED_AT",
+        "tests/postgres/test_limits.py",
+    ),
+    Mutant(
+        "a claim does not look at what the rate has left",
+        LIMITS,
+        "func.greatest(ZERO, _definition.rate_starts - _started)",
+        "_definition.rate_starts",
         "tests/postgres/test_limits.py",
     ),
     Mutant(

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 from postgres.conftest import Connect
@@ -14,6 +15,7 @@ from runledger.core.jobs import ClaimedJob, Scope
 from runledger.core.states import JobStatus
 from runledger.postgres.claim import claim_jobs
 from runledger.postgres.connection import borrow
+from runledger.postgres.definition_reads import get_job_definition
 from runledger.postgres.definitions import set_definition_paused, sync_definitions
 from runledger.postgres.explain import explain_job
 from runledger.postgres.limits import LOCK_LIMITED_TYPES, lock_parameters
@@ -117,11 +119,11 @@ def test_while_one_transaction_claims_another_takes_none_and_knows_why(
         assert len(claim(connection, limit=1)) == 1
         assert claim(other) == []
         asked = borrow(other).fetch(LOCK_LIMITED_TYPES, lock_parameters("runledger", [TYPE], None))
-        assert asked == [("{}", 1)]
+        assert asked == [("{}", 1, None)]
 
     assert len(claim(other)) == 3
     asked = borrow(other).fetch(LOCK_LIMITED_TYPES, lock_parameters("runledger", [TYPE], None))
-    assert asked == [("{}", 0)]  # nothing waits
+    assert asked == [("{}", 0, None)]  # nothing waits
 
 
 def test_another_schema_is_not_in_the_way(connection: Connection, connect: Connect) -> None:
@@ -225,3 +227,88 @@ def test_a_job_of_a_limited_type_ends_like_any_other(connection: Connection) -> 
     settle_jobs(connection, [succeeded(claimed)])
 
     assert get_job(connection, job.job_id, scope=Scope.any()).status is JobStatus.SUCCEEDED
+
+
+def test_no_more_start_in_the_span_than_the_rate_allows(connection: Connection) -> None:
+    a_definition(connection, TYPE, rate_limit="5/h")
+    waiting(connection, 9)
+
+    claims = [claim(connection, limit=2) for _ in range(4)]
+    assert [len(jobs) for jobs in claims] == [2, 2, 1, 0]
+    settle_jobs(connection, [succeeded(job) for jobs in claims for job in jobs])
+    assert claim(connection) == []  # it counts starts, whatever became of them
+
+    connection.execute(
+        "UPDATE runledger.job_starts SET started_at = started_at - interval '1 hour' WHERE ctid IN"
+        " (SELECT ctid FROM runledger.job_starts ORDER BY started_at LIMIT 3)"
+    )
+    assert len(claim(connection)) == 3
+    assert count(connection, "job_starts") == 5  # those that are too old to count are gone
+
+
+def test_the_lock_says_when_the_next_may_start(connection: Connection) -> None:
+    a_definition(connection, TYPE, rate_limit="2/m")
+    waiting(connection, 3)
+    claim(connection)
+    connection.execute("UPDATE runledger.job_starts SET started_at = started_at - interval '45 seconds'")
+
+    [(locked, busy, free_in)] = borrow(connection).fetch(LOCK_LIMITED_TYPES, lock_parameters("runledger", [TYPE], None))
+
+    assert (locked, busy) == ("{}", 0)
+    assert 5 < free_in <= 15
+
+
+def test_both_limits_hold_together(connection: Connection) -> None:
+    a_definition(connection, TYPE, max_running=2, rate_limit="3/h")
+    waiting(connection, 9)
+
+    first = claim(connection) + claim(connection)
+    assert (len(first), claim(connection)) == (2, [])
+    settle_jobs(connection, [succeeded(job) for job in first])
+    assert (len(claim(connection)), claim(connection)) == (1, [])
+
+
+def test_a_rate_is_stored_and_read_as_it_is_written(connection: Connection) -> None:
+    a_definition(connection, TYPE, rate_limit="60/60s", max_running=4)
+
+    stored = get_job_definition(connection, TYPE).definition
+
+    assert (stored.rate_limit, stored.max_running) == ("60/m", 4)
+    assert sync_definitions(connection, [replace(stored, rate_limit="60/1m")]) == ()
+    assert sync_definitions(connection, [replace(stored, rate_limit="61/m")]) == (TYPE,)
+
+
+def test_explain_says_that_the_rate_is_used_up(connection: Connection) -> None:
+    a_definition(connection, TYPE, rate_limit="1/h")
+    waiting(connection, 1)
+    last = a_job(connection, TYPE)
+    claim(connection)
+
+    told = explain_job(connection, last.job_id, scope=Scope.any())
+
+    assert "1 of at most 1 jobs of its type started in the last 3,600 s" in told.verdict
+
+
+def test_claims_that_race_never_start_more_than_the_rate_allows(
+    connection: Connection, connect: Connect, in_background: Callable[..., "Future[None]"]
+) -> None:
+    """In any second of the history, not only in those that begin at a round time."""
+    a_definition(connection, TYPE, rate_limit="20/s")
+    waiting(connection, 50)
+    start = threading.Barrier(WORKERS)
+
+    def work(worker: Connection) -> None:
+        start.wait(10)
+        while count(worker, "job_ready"):
+            settle_jobs(worker, [succeeded(job) for job in claim(worker, limit=3)])
+
+    for one in [in_background(work, connect()) for _ in range(WORKERS)]:
+        one.result(60)
+
+    [(worst,)] = connection.execute(
+        "SELECT max((SELECT count(*) FROM runledger.job_attempts b"
+        " WHERE b.leased_at > a.leased_at - interval '1 second' AND b.leased_at <= a.leased_at))"
+        " FROM runledger.job_attempts a"
+    ).fetchall()
+    assert worst == 20
+    assert count(connection, "job_attempts") == 50

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from runtime.benches import Bench
-from runtime.hosts import Desk, Host
+from runtime.hosts import Desk, Host, until
 
 from runledger import JobCatalog, JobContext, JobStatus, enqueue_workflow_run
 from runledger.postgres.claim import claim_jobs
@@ -128,6 +128,28 @@ def test_a_limit_that_is_lifted_is_none_at_once(make_bench: MakeBench) -> None:
         sync_definitions(bench.connection, a_catalog(None).definitions)
         bench.work()
         assert bench.job(waiting).status is JobStatus.SUCCEEDED
+
+
+def test_a_worker_comes_again_when_the_rate_lets_the_next_one_start(make_bench: MakeBench) -> None:
+    catalog = JobCatalog()
+
+    @catalog.job(LIMITED, rate_limit="1/h")
+    def limited(context: JobContext, payload: Any) -> None: ...
+
+    bench = make_bench(catalog, poll_interval_ms=5_000)
+    jobs = [bench.enqueue(LIMITED) for _ in range(2)]
+    bench.work()
+    assert [bench.job(one).status for one in jobs] == [JobStatus.SUCCEEDED, JobStatus.PENDING]
+    for _ in range(8):
+        bench.worker.tick()
+    assert bench.worker.tick() > 1.0
+
+    bench.connection.execute("UPDATE runledger.job_starts SET started_at = started_at - interval '3599.6 seconds'")
+    assert bench.worker.tick() <= 0.4
+    until(lambda: bench.worker.tick() == 0.0, what="the end of the span")
+    bench.work()
+
+    assert statuses(bench, jobs) == {JobStatus.SUCCEEDED}
 
 
 @pytest.mark.process
