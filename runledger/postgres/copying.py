@@ -40,7 +40,7 @@ _RECORD = (
     "headers)"
 )
 NULL = r"\N"
-_VARIANT = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
+_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
 _PLACE = "(job_id, next_run_at, priority, job_type)"
 
 _times = select(as_microseconds(NOW).label("now"), as_microseconds(CLOCK).label("clock")).subquery("times")
@@ -80,8 +80,8 @@ def copy_jobs(ledger: LedgerConnection, requests: Sequence[EncodedRequest]) -> l
     batch = _Batch(requests, defaults, from_microseconds(transaction_start), clock // 1000)
     ledger.copy_lines(_RECORD, batch.records())
     ledger.copy_lines(f"job_ready {_PLACE}", batch.due())
-    if batch.has_later:
-        ledger.copy_lines(f"job_scheduled {_PLACE}", batch.later())
+    if batch.later:
+        ledger.copy_lines(f"job_scheduled {_PLACE}", batch.later)
     ledger.fetch(WAKE_LISTENERS, {"schema": ledger.schema})
     return batch.answers
 
@@ -106,12 +106,14 @@ class _Batch:
         self._defaults = defaults
         self._now = now
         self._milliseconds = milliseconds
-        self._places: list[tuple[str, bool, str]] = []
-        self.has_later = False
+        self._ids: list[str] = []
+        self._due: list[str | None] = []
+        self.later: list[str] = []
+        """The places of the jobs that are not due yet, once the records were read."""
         self.answers: list[EnqueuedJob] = []
 
     def records(self) -> Iterator[str]:
-        """A line for each job, whose place is noted by the way."""
+        """A line for each job. Its id and its place are noted by the way."""
         ids = uuid7_series(self._milliseconds, len(self._requests))
         now = str(self._now)
         for job_id, one in zip(ids, self._requests, strict=True):
@@ -122,8 +124,11 @@ class _Batch:
             job_type = _escaped(one.job_type)
             next_run_at = self._next_run_at(one)
             is_later = next_run_at is not None and next_run_at > self._now
-            self.has_later |= is_later
-            self._places.append((job_id, is_later, f"{next_run_at or now!s}\t{priority}\t{job_type}\n"))
+            place = f"{job_id}\t{next_run_at or now!s}\t{priority}\t{job_type}\n"
+            self._ids.append(job_id)
+            self._due.append(None if is_later else place)
+            if is_later:
+                self.later.append(place)
             yield (
                 f"{job_id}\t{job_type}\t{one.organization_id or NULL}\t{_escaped(one.payload)}\t{priority}"
                 f"\t{max_attempts}\t{timeout_seconds}\t{one.expires_at or NULL!s}"
@@ -136,14 +141,10 @@ class _Batch:
 
     def due(self) -> Iterator[str]:
         """The places of the jobs that are due. Each job, due or not, is answered by the way."""
-        for job_id, is_later, place in self._places:
+        for job_id, place in zip(self._ids, self._due, strict=True):
             self.answers.append(EnqueuedJob(UUID(int=int(job_id, 16)), True, JobStatus.PENDING, 1))
-            if not is_later:
-                yield f"{job_id}\t{place}"
-
-    def later(self) -> Iterator[str]:
-        """The places of the jobs that are not due yet."""
-        return (f"{job_id}\t{place}" for job_id, is_later, place in self._places if is_later)
+            if place is not None:
+                yield place
 
 
 def _escaped(text: str) -> str:
@@ -154,9 +155,9 @@ def _escaped(text: str) -> str:
 def uuid7_series(milliseconds: int, count: int) -> Iterator[str]:
     """``count`` UUIDv7 (RFC 9562) as hexadecimal text, in rising order from one point in time: the 12 bits after the
     milliseconds count up from zero and carry into the milliseconds, so 4,096 ids share one."""
-    randoms = secrets.token_hex(8 * count)
+    randoms = bytearray(secrets.token_bytes(8 * count))
+    randoms[::8] = randoms[::8].translate(_VARIANT)
+    ends = randoms.hex()
+    first = milliseconds << 16 | 0x7000
     for index in range(count):
-        carried, counter = divmod(index, 4096)
-        start = 16 * index
-        variant = _VARIANT[randoms[start]]
-        yield f"{milliseconds + carried:012x}7{counter:03x}{variant}{randoms[start + 1 : start + 16]}"
+        yield f"{first + (index // 4096 << 16) + index % 4096:016x}{ends[16 * index : 16 * index + 16]}"

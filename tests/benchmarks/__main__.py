@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from benchmarks import drains, enqueues, framework, idle, retention, sleepers, workflows
+from benchmarks import drains, enqueues, framework, idle, limits, retention, sleepers, workflows
 from benchmarks.ground import durable_server, ledger_database
 from benchmarks.report import Contest, machine_line, print_table, write_json
 
@@ -20,6 +20,7 @@ def main() -> None:
         print(machine, flush=True)
         contests = [
             *(drains.Drain(url, options.jobs, *shape).contest() for shape in drains.SHAPES),
+            limits.contest(url),
             sleepers.contest(url),
             *enqueues.contests(url),
             *workflows.contests(url),

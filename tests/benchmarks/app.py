@@ -26,6 +26,18 @@ def nothing(context: JobContext, payload: Any) -> None:
     """Takes no time, so that what is measured is the framework."""
 
 
+def _only(**limit: Any) -> JobCatalog:
+    only = JobCatalog()
+    only.job(JOB_TYPE, **limit)(nothing)
+    return only
+
+
+unlimited, beside_a_limit = _only(), _only()
+beside_a_limit.job("bench.limited", max_running=1)(nothing)
+at_once_100, at_once_2, at_once_1 = _only(max_running=100), _only(max_running=2), _only(max_running=1)
+at_a_rate = _only(rate_limit="10000/s")
+
+
 def sleep() -> None:
     """What a job that waits for a millisecond does."""
     time.sleep(0.001)

@@ -45,10 +45,10 @@ def environment(url: str, *, batch: int, **settings: str) -> dict[str, str]:
     return os.environ | given | settings
 
 
-def drain(url: str, *, processes: int, batch: int, **settings: str) -> float:
+def drain(url: str, *, processes: int, batch: int, catalog: str = "catalog", **settings: str) -> float:
     """Seconds from the first lease to the last end, as the database saw them: the start of Python is not counted."""
     done = subprocess.run(
-        command(processes, "--drain"),
+        command(processes, "--drain", catalog=catalog),
         env=environment(url, batch=batch, **settings),
         timeout=DRAIN_TIMEOUT_SECONDS,
         capture_output=True,

@@ -21,7 +21,7 @@ STATISTICS = {"shared_preload_libraries": "pg_stat_statements"}
 
 EMPTY = """
 TRUNCATE runledger.job_queue, runledger.job_ready, runledger.job_scheduled, runledger.job_leases,
-    runledger.job_attempts, runledger.job_events
+    runledger.job_attempts, runledger.job_events, runledger.job_starts
 """
 FILL = """
 WITH recorded AS (

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from benchmarks import check, churn, enqueues, growth
+from benchmarks import check, churn, enqueues, growth, limits
 from benchmarks.drains import Drain
 from benchmarks.floor import hand_loop
 from benchmarks.ground import ledger_database
@@ -30,6 +30,13 @@ def test_the_floor_drains_what_it_is_given(server_url: str) -> None:
     with ledger_database(server_url) as url:
         assert Drain(url, 20, 2, 5).run(hand_loop)["jobs/s"] > 0
         assert enqueues.measured(url, 3, enqueues.one)["WAL B/job"] > 0
+
+
+@pytest.mark.process
+def test_a_drain_with_limits_ends(server_url: str) -> None:
+    with ledger_database(server_url) as url:
+        for run in limits.contest(url, 20).contenders.values():
+            assert run()["jobs/s"] > 0
 
 
 def test_a_contest_gives_medians_of_what_each_contender_said() -> None:
