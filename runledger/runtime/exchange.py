@@ -49,6 +49,7 @@ class Exchange:
         job_types: Sequence[str],
         queues: Sequence[str] | None,
         lease_ttl_seconds: float,
+        workers: int = 1,
     ) -> None:
         self._link = link
         self._outbox = outbox
@@ -60,7 +61,7 @@ class Exchange:
         self._locked: list[Waiting] = []
         self._locked_again_at = 0.0
         self._expects_steps = False
-        self._shallows = Shallows(link, job_types)
+        self._shallows = Shallows(link, job_types, workers=workers)
         self._limits = Limits(link, job_types, queues, worker_id)
 
     @property

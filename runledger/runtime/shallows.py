@@ -4,6 +4,7 @@ In good times this does nothing but compare a duration with a bound. When an exc
 of the line tells whether that is the reason; only then do claims start at waterlines, until a look is quick again.
 """
 
+import random
 import time
 from collections.abc import Sequence
 
@@ -16,18 +17,21 @@ SLOW_LOOK_SECONDS = 0.005
 RAISE_EVERY_SECONDS = 0.5
 LOOK_EVERY_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 30.0
+"""Between two looks of a host at the very most; its workers take turns, so each of them waits longer."""
+
 MUCH_QUICKER = 4.0
 SHARE_OF_TIME = 1 / 50
 """Looks at the whole line take no more of a worker's time than this."""
 
 
 class Shallows:
-    """The waterlines of one worker. Jobs that appear below them wait for the next look at the whole line: two seconds
-    as a rule, thirty at the very most."""
+    """The waterlines of one of the ``workers`` of a host, which all serve the same types. Jobs that appear below them
+    wait for the next look of any of these workers at the whole line: two seconds as a rule, about thirty at most."""
 
-    def __init__(self, link: DatabaseLink, job_types: Sequence[str]) -> None:
+    def __init__(self, link: DatabaseLink, job_types: Sequence[str], *, workers: int = 1) -> None:
         self._link = link
         self._job_types = job_types
+        self._longest_wait_seconds = LONGEST_WAIT_SECONDS * workers
         self._waterlines: Waterlines = NO_WATERLINES
         self._is_suspicious = False
         self._look_at = self._raise_at = 0.0
@@ -55,7 +59,8 @@ class Shallows:
             is_deep = seconds > SLOW_LOOK_SECONDS and self._is_quicker_from(ledger, found, seconds)
         self._waterlines = found if is_deep else NO_WATERLINES
         self._raise_at = ended_at + RAISE_EVERY_SECONDS
-        self._look_at = ended_at + min(LONGEST_WAIT_SECONDS, max(LOOK_EVERY_SECONDS, seconds / SHARE_OF_TIME))
+        wait = min(self._longest_wait_seconds, max(LOOK_EVERY_SECONDS, seconds / SHARE_OF_TIME))
+        self._look_at = ended_at + wait * random.uniform(0.75, 1.25)  # noqa: S311 - spreads looks; protects nothing
 
     def _is_quicker_from(self, ledger: LedgerConnection, waterlines: Waterlines, seconds: float) -> bool:
         """Whether dead rows at the head are why a look took ``seconds``, and not a machine that is busy: then a look

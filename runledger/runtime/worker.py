@@ -79,6 +79,7 @@ class Worker:
             job_types=self._job_types,
             queues=queues,
             lease_ttl_seconds=config.lease_ttl_seconds,
+            workers=config.max_global_concurrency,
         )
         self._reporter = Reporter(link, interrupts)
         self._execution = Execution(worker_id, interrupts, self._reporter)

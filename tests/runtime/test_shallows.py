@@ -10,6 +10,10 @@ from runledger.runtime import shallows
 from runledger.runtime.shallows import Shallows
 
 LINE = {"a": "2026-01-01 00:00:00+00"}
+WORKERS = 3
+LONGEST, SHORTEST = 1.25, 0.75
+"""Of the spread between the looks of different workers."""
+
 HIGHER = {"a": "2026-01-02 00:00:00+00"}
 
 
@@ -47,7 +51,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
 
 @pytest.fixture
 def one(database: Any) -> Shallows:
-    return Shallows(database, ["a"])
+    return Shallows(database, ["a"], workers=WORKERS)
 
 
 def test_quick_exchanges_ask_nothing(one: Shallows, database: Database) -> None:
@@ -86,27 +90,24 @@ def test_the_whole_line_is_looked_at_again_and_waterlines_are_given_up_when_that
     database.seconds = 0.030
     one.waterlines()
     one.learn(0.001)
-    database.now += shallows.LOOK_EVERY_SECONDS
+    database.now += LONGEST * shallows.LOOK_EVERY_SECONDS
     assert one.waterlines() == LINE
     assert database.whole_looks == 2
     database.seconds = 0.001
-    database.now += shallows.LOOK_EVERY_SECONDS
+    database.now += LONGEST * shallows.LOOK_EVERY_SECONDS
     assert one.waterlines() == {}
 
 
-def test_looks_take_a_fiftieth_of_the_time_and_never_wait_for_longer_than_half_a_minute(one, database) -> None:
+@pytest.mark.parametrize(("seconds", "wait"), [(0.2, 10.0), (5.0, WORKERS * shallows.LONGEST_WAIT_SECONDS)])
+def test_looks_take_a_fiftieth_of_the_time_and_a_host_waits_half_a_minute_at_most(
+    one, database, seconds: float, wait: float
+) -> None:
     one.learn(1.0)
-    database.seconds = 0.2
+    database.seconds = seconds
     one.waterlines()
-    for pause, looks in ((9.9, 1), (0.2, 2)):
-        database.now += pause
-        one._raise_at = float("inf")
+    ended_at = database.now
+    one._raise_at = float("inf")
+    for after, looks in ((SHORTEST * wait - 0.1, 1), (LONGEST * wait + 0.1, 2)):
+        database.now = ended_at + after
         one.waterlines()
         assert database.whole_looks == looks
-    database.seconds = 5.0
-    database.now += 11
-    one.waterlines()
-    database.now += shallows.LONGEST_WAIT_SECONDS
-    one._raise_at = float("inf")
-    one.waterlines()
-    assert database.whole_looks == 4
