@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from runtime.benches import Bench
 from runtime.hosts import Desk, Host, until
+from runtime.pooler import pooler_before
 
 from runledger import JobCatalog, JobContext, JobStatus, enqueue_workflow_run
 from runledger.postgres.claim import claim_jobs
@@ -20,6 +22,13 @@ MakeBench = Callable[..., Bench]
 StartHost = Callable[..., Host]
 LIMITED, FREE = "test.limited", "test.free"
 JITTER = 1.25
+APP = "limited_jobs:catalog"
+PEAK = """
+    SELECT max(running) FROM (SELECT sum(step) OVER (ORDER BY at, step) AS running FROM (
+        SELECT leased_at, 1 FROM runledger.job_attempts UNION ALL SELECT finished_at, -1 FROM runledger.job_attempts
+    ) AS history (at, step)) AS sums
+"""
+"""Most leases at a time, of all jobs there ever were."""
 
 
 def a_catalog(max_running: int | None = 1) -> JobCatalog:
@@ -154,16 +163,29 @@ def test_a_worker_comes_again_when_the_rate_lets_the_next_one_start(make_bench: 
 
 @pytest.mark.process
 def test_two_hosts_together_run_no_more_than_the_limit_and_no_less(desk: Desk, start_host: StartHost) -> None:
+    hosts = [start_host(app=APP, JOBS_MAX_GLOBAL_CONCURRENCY=3).ready(3) for _ in range(2)]
     jobs = desk.enqueue("two.at.once", count=60)
-    hosts = [start_host(JOBS_MAX_GLOBAL_CONCURRENCY=3).ready(3) for _ in range(2)]
 
-    for one in jobs:
-        assert desk.wait_for_end(one).status is JobStatus.SUCCEEDED
+    desk.wait_until_all_ended(within=60)
 
-    peak = desk.scalar(
-        "SELECT max(running) FROM (SELECT sum(step) OVER (ORDER BY at, step) AS running FROM ("
-        "SELECT leased_at, 1 FROM runledger.job_attempts UNION ALL SELECT finished_at, -1 FROM runledger.job_attempts"
-        ") AS history (at, step)) AS sums"
-    )
-    assert peak == 2
+    assert {desk.job(one).status for one in jobs} == {JobStatus.SUCCEEDED}
+    assert desk.scalar(PEAK) == 2
     assert [host.stop() for host in hosts] == [0, 0]
+
+
+@pytest.mark.process
+@pytest.mark.pgbouncer
+def test_a_limit_holds_behind_a_transaction_pooler(desk: Desk, start_host: StartHost, own_database: str) -> None:
+    with pooler_before(own_database) as pooler:
+        url = pooler.url(desk.scalar("SELECT current_database()"))
+        host = start_host(app=APP, url=url, JOBS_MAX_GLOBAL_CONCURRENCY=4).ready(4)
+        jobs = desk.enqueue("two.at.once", count=60)
+
+        desk.wait_until_all_ended(within=60)
+
+        with psycopg.connect(url) as connection:  # the lock is told by a setting that nobody else may find
+            told = connection.execute("SELECT nullif(current_setting('runledger.locked_types', true), '')").fetchone()
+        assert host.stop() == 0
+    assert told == (None,)
+    assert {desk.job(one).status for one in jobs} == {JobStatus.SUCCEEDED}
+    assert desk.scalar(PEAK) == 2

@@ -67,11 +67,6 @@ def insistent(context: JobContext, payload: dict[str, Any]) -> str:
     return "done"
 
 
-@catalog.job("two.at.once", max_running=2)
-def two_at_once(context: JobContext, payload: dict[str, Any]) -> None:
-    time.sleep(0.02)
-
-
 @catalog.job("fails.once")
 def fails_once(context: JobContext, payload: dict[str, Any]) -> None:
     if context.attempt == 1:
