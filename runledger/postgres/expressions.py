@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Text,
+    Uuid,
     bindparam,
     cast,
     func,
@@ -70,6 +71,13 @@ def literal(value: StrEnum, type_: ENUM) -> ColumnElement[Any]:
 def new_id() -> ColumnElement[Any]:
     """A fresh UUIDv7 of the database; rows made later sort later."""
     return literal_column(f"{tables.SCHEMA}.uuidv7()")
+
+
+def first_id_since(moment: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The lowest UUIDv7 of a moment: those that were made later sort after it."""
+    milliseconds = cast(func.extract("epoch", moment) * literal_column("1000"), BigInteger)
+    time_of_id = func.lpad(func.to_hex(milliseconds), literal_column("12"), constant("0"))
+    return cast(func.rpad(time_of_id, literal_column("32"), constant("0")), Uuid)
 
 
 def rows_of(name: str, /, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:

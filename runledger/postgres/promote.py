@@ -1,20 +1,24 @@
 """Promote: move jobs whose time has come from ``job_scheduled`` to ``job_ready``."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Integer, delete, func, insert, select
+from sqlalchemy import ColumnElement, Integer, delete, func, insert, literal_column, select
 
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import CLOCK, parameter, row_address
+from runledger.postgres.expressions import CLOCK, first_id_since, parameter, row_address, seconds
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_ready, job_scheduled
 
 LARGEST_PROMOTION = 5_000
 
+_NO_ID: ColumnElement[Any] = literal_column("'00000000-0000-0000-0000-000000000000'::uuid")
+
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """How many jobs were promoted, the seconds until the next one is due, and whether any job is ready now."""
+    """How many jobs were promoted, the seconds until the next one is due, and whether any job is ready now, of those
+    that were looked at."""
 
     promoted: int
     next_due_seconds: float | None
@@ -39,6 +43,10 @@ _taken = (
     .cte("taken")
 )
 _promoted = insert(job_ready).from_select(_columns, select(_taken)).returning(job_ready.c.job_id).cte("promoted")
+_first_id = first_id_since(func.statement_timestamp() - seconds("enqueued_within"))
+_is_looked_at = job_ready.c.job_id >= func.coalesce(_first_id, _NO_ID)
+"""While dead rows cannot be removed, looking for any row steps over all of them."""
+
 PROMOTE_DUE = Statement(
     "promote_due",
     select(
@@ -46,15 +54,19 @@ PROMOTE_DUE = Statement(
         select(func.extract("epoch", func.min(job_scheduled.c.next_run_at) - CLOCK))
         .where(job_scheduled.c.next_run_at > CLOCK)
         .scalar_subquery(),
-        select(job_ready.c.job_id).exists(),
+        select(job_ready.c.job_id).where(_is_looked_at).exists(),
     ),
 )
 
 
-def promote_due_jobs(connection: AnyConnection, *, limit: int = LARGEST_PROMOTION) -> Promotion:
-    """At most ``limit`` due jobs are ready.
+def promote_due_jobs(
+    connection: AnyConnection, *, limit: int = LARGEST_PROMOTION, enqueued_within: float | None = None
+) -> Promotion:
+    """At most ``limit`` due jobs are ready. Whether others are is looked up among all jobs, or only among those that
+    were enqueued within so many seconds.
 
     Jobs that another host is promoting are skipped, never waited for.
     """
-    [(promoted, wait, has_ready)] = borrow(connection).fetch(PROMOTE_DUE, {"limit": min(limit, LARGEST_PROMOTION)})
+    parameters = {"limit": min(limit, LARGEST_PROMOTION), "enqueued_within": enqueued_within}
+    [(promoted, wait, has_ready)] = borrow(connection).fetch(PROMOTE_DUE, parameters)
     return Promotion(int(promoted), None if wait is None else max(0.0, float(wait)), promoted > 0 or has_ready)

@@ -26,11 +26,16 @@ from runledger.runtime.obituary import Obituary
 from runledger.runtime.prefetch import STALE_SECONDS
 from runledger.runtime.pulse import Pulse
 from runledger.runtime.registry import Registry
+from runledger.runtime.shallows import SHARE_OF_TIME, SLOW_LOOK_SECONDS
 from runledger.runtime.slots import Slot, SlotState
 from runledger.runtime.tally import Tally
 from runledger.runtime.wakeups import WakeUps
 
 PROMOTE_EVERY_SECONDS = 0.5
+FRESH_SECONDS = 2.0
+"""Where it takes long to find out whether any job is ready, only those that were enqueued since are looked at in
+between: dead rows that cannot be removed are why."""
+
 CHECK_EVERY_SECONDS = 0.5
 """How often running attempts are compared with their leases: a cancel reaches a handler within twice that."""
 
@@ -68,7 +73,7 @@ class Keeper:
         self._unread = b""
         self._dead: list[Obituary] = []
         self._dead_again_at = 0.0
-        self._renew_at = self._promote_at = self._check_at = 0.0
+        self._renew_at = self._promote_at = self._check_at = self._look_at_all_at = 0.0
         self._given_back: set[int] = set()
         self._unclaimed: set[int] = set()
         """Leases of live workers that no slot knows: the answer to their claim was lost, or the database refused their
@@ -243,8 +248,13 @@ class Keeper:
         self._wake_ups.wake_idle()
 
     def _promote(self, now: float) -> None:
+        looks_at_all = now >= self._look_at_all_at
+        began_at = time.monotonic()
         with self._link.autocommit() as ledger:
-            promotion = promote_due_jobs(ledger)
+            promotion = promote_due_jobs(ledger, enqueued_within=None if looks_at_all else FRESH_SECONDS)
+        seconds = time.monotonic() - began_at
+        if looks_at_all and seconds > SLOW_LOOK_SECONDS:
+            self._look_at_all_at = now + seconds / SHARE_OF_TIME
         if promotion.has_ready:
             self._wake_ups.wake_idle()
         wait = min(PROMOTE_EVERY_SECONDS, self._config.poll_interval_seconds)
