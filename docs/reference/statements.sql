@@ -294,9 +294,9 @@ WHERE runledger.workflow_step_dependencies.dependent_step_id = runledger.workflo
  UPDATE runledger.workflow_runs SET status='CANCELED'::runledger.workflow_run_status, unfinished_count=0, enqueued_count=0, waiting_count=0, failed_count=(runledger.workflow_runs.failed_count + runledger.workflow_runs.unfinished_count), finished_at=clock_timestamp(), status_reason=coalesce(CAST(%(reason)s AS TEXT), 'CANCELED'), updated_at=clock_timestamp(), holds_active_key=false WHERE runledger.workflow_runs.id = CAST(%(run_id)s AS UUID);
 
 /* runledger:claim_jobs */ WITH runnable AS
-(SELECT runledger.job_definitions.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline, least(CASE WHEN (runledger.job_definitions.max_running IS NULL) THEN NULL ELSE CAST(greatest(0, runledger.job_definitions.max_running - (SELECT count(*) AS count_1
+(SELECT runledger.job_definitions.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline, least(CASE WHEN (runledger.job_definitions.max_running IS NULL) THEN NULL ELSE (greatest(0, runledger.job_definitions.max_running - (SELECT count(*) AS count_1
 FROM runledger.job_leases
-WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)) + 1 AS INTEGER) / 2 END, CASE WHEN (runledger.job_definitions.rate_starts IS NULL) THEN NULL ELSE greatest(0, runledger.job_definitions.rate_starts - (SELECT count(*) AS count_2
+WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)) + 1) / 2 END, CASE WHEN (runledger.job_definitions.rate_starts IS NULL) THEN NULL ELSE greatest(0, runledger.job_definitions.rate_starts - (SELECT count(*) AS count_2
 FROM runledger.job_starts
 WHERE runledger.job_starts.job_type = runledger.job_definitions.job_type AND runledger.job_starts.started_at > statement_timestamp() - runledger.job_definitions.rate_seconds * interval '1 second')) END) AS most
 FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
@@ -325,9 +325,9 @@ FROM claimed RETURNING runledger.job_leases.job_id, runledger.job_leases.lease_t
 FROM leased JOIN runledger.job_queue ON runledger.job_queue.id = leased.job_id ORDER BY leased.priority DESC, leased.next_run_at, leased.job_id;
 
 /* runledger:claim_steps */ WITH runnable AS
-(SELECT runledger.job_definitions.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline, least(CASE WHEN (runledger.job_definitions.max_running IS NULL) THEN NULL ELSE CAST(greatest(0, runledger.job_definitions.max_running - (SELECT count(*) AS count_1
+(SELECT runledger.job_definitions.job_type AS job_type, coalesce(wanted_types.waterline, '-infinity'::timestamptz) AS waterline, least(CASE WHEN (runledger.job_definitions.max_running IS NULL) THEN NULL ELSE (greatest(0, runledger.job_definitions.max_running - (SELECT count(*) AS count_1
 FROM runledger.job_leases
-WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)) + 1 AS INTEGER) / 2 END, CASE WHEN (runledger.job_definitions.rate_starts IS NULL) THEN NULL ELSE greatest(0, runledger.job_definitions.rate_starts - (SELECT count(*) AS count_2
+WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)) + 1) / 2 END, CASE WHEN (runledger.job_definitions.rate_starts IS NULL) THEN NULL ELSE greatest(0, runledger.job_definitions.rate_starts - (SELECT count(*) AS count_2
 FROM runledger.job_starts
 WHERE runledger.job_starts.job_type = runledger.job_definitions.job_type AND runledger.job_starts.started_at > statement_timestamp() - runledger.job_definitions.rate_seconds * interval '1 second')) END) AS most
 FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
@@ -415,6 +415,13 @@ WHERE (SELECT count(*) AS count_1
 FROM walked) >= CAST(%(walk)s AS INTEGER) ORDER BY walked.id DESC
  LIMIT 1) AS anon_1, (SELECT count(*) AS count_2
 FROM doomed) AS anon_2;
+
+/* runledger:count_what_runs */ WITH uncounted AS MATERIALIZED
+(SELECT runledger.job_leases.job_id AS job_id
+FROM runledger.job_leases
+WHERE runledger.job_leases.job_type = any(CAST(%(job_types)s AS TEXT[])) AND NOT runledger.job_leases.is_limited FOR UPDATE SKIP LOCKED)
+ UPDATE runledger.job_leases SET is_limited=true WHERE runledger.job_leases.job_id = any(array((SELECT uncounted.job_id
+FROM uncounted))) RETURNING CAST(runledger.job_leases.job_id AS TEXT) AS job_id;
 
 /* runledger:deactivate_absent_schedules */ UPDATE runledger.job_schedules SET is_active=false, updated_at=now() WHERE runledger.job_schedules.name = any(CAST(%(scope)s AS TEXT[])) AND runledger.job_schedules.name != all(CAST(%(names)s AS TEXT[])) AND runledger.job_schedules.is_active RETURNING runledger.job_schedules.name;
 
@@ -1034,22 +1041,26 @@ FROM runledger.job_leases JOIN runledger.job_queue ON runledger.job_queue.id = r
 WHERE runledger.job_leases.worker_id = CAST(%(worker_id)s AS TEXT) ORDER BY runledger.job_leases.job_id FOR UPDATE OF job_leases;
 
 /* runledger:lock_limited_types */ WITH waiting AS MATERIALIZED
+(SELECT runledger.job_definitions.job_type AS job_type
+FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
+WHERE coalesce(runledger.job_definitions.max_running, runledger.job_definitions.rate_starts) IS NOT NULL AND NOT runledger.job_definitions.is_paused AND (CAST(%(queues)s AS TEXT[]) IS NULL OR runledger.job_definitions.queue = any(CAST(%(queues)s AS TEXT[]))) AND (EXISTS (SELECT 1
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_type = runledger.job_definitions.job_type AND runledger.job_ready.next_run_at >= coalesce(wanted_types.waterline, '-infinity'::timestamptz)))),
+open AS MATERIALIZED
 (SELECT runledger.job_definitions.job_type AS job_type, CASE WHEN (runledger.job_definitions.rate_starts IS NOT NULL) THEN (SELECT CAST(EXTRACT(epoch FROM (min(runledger.job_starts.started_at) + runledger.job_definitions.rate_seconds * interval '1 second') - clock_timestamp()) AS DOUBLE PRECISION) AS anon_3
 FROM runledger.job_starts
 WHERE runledger.job_starts.job_type = runledger.job_definitions.job_type AND runledger.job_starts.started_at > statement_timestamp() - runledger.job_definitions.rate_seconds * interval '1 second'
 HAVING count(*) >= runledger.job_definitions.rate_starts) END AS free_in
-FROM unnest(CAST(%(job_types)s AS TEXT[]), CAST(%(waterlines)s AS TIMESTAMP WITH TIME ZONE[])) WITH ORDINALITY AS wanted_types(job_type, waterline, ordinal) JOIN runledger.job_definitions ON runledger.job_definitions.job_type = wanted_types.job_type
-WHERE coalesce(runledger.job_definitions.max_running, runledger.job_definitions.rate_starts) IS NOT NULL AND NOT runledger.job_definitions.is_paused AND (CAST(%(queues)s AS TEXT[]) IS NULL OR runledger.job_definitions.queue = any(CAST(%(queues)s AS TEXT[]))) AND (runledger.job_definitions.max_running IS NULL OR runledger.job_definitions.max_running > (SELECT count(*) AS count_1
+FROM waiting JOIN runledger.job_definitions ON runledger.job_definitions.job_type = waiting.job_type
+WHERE runledger.job_definitions.max_running IS NULL OR runledger.job_definitions.max_running > (SELECT count(*) AS count_1
 FROM runledger.job_leases
-WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)) AND (EXISTS (SELECT 1
-FROM runledger.job_ready
-WHERE runledger.job_ready.job_type = runledger.job_definitions.job_type AND runledger.job_ready.next_run_at >= coalesce(wanted_types.waterline, '-infinity'::timestamptz)))),
+WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)),
 tried AS MATERIALIZED
-(SELECT waiting.job_type AS job_type, pg_try_advisory_xact_lock(1818848628, hashtext(CAST(%(schema)s AS TEXT) || ':' || waiting.job_type)) AS is_locked
-FROM waiting
-WHERE waiting.free_in IS NULL AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted'))
- SELECT set_config('runledger.locked_types', CAST(coalesce(array_agg(tried.job_type) FILTER (WHERE tried.is_locked), '{}') AS TEXT), true) AS set_config_1, count(*) FILTER (WHERE NOT tried.is_locked) AS anon_1, (SELECT min(waiting.free_in) AS min_1
-FROM waiting) AS anon_2
+(SELECT open.job_type AS job_type, pg_try_advisory_xact_lock(1818848628, hashtext(CAST(%(schema)s AS TEXT) || ':' || open.job_type)) AS is_locked
+FROM open
+WHERE open.free_in IS NULL AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted'))
+ SELECT set_config('runledger.locked_types', CAST(coalesce(array_agg(tried.job_type) FILTER (WHERE tried.is_locked), '{}') AS TEXT), true) AS set_config_1, count(*) FILTER (WHERE NOT tried.is_locked) AS anon_1, (SELECT min(open.free_in) AS min_1
+FROM open) AS anon_2
 FROM tried;
 
 /* runledger:lock_migrations */ SELECT pg_advisory_xact_lock(1920298604, hashtext(CAST(%(schema)s AS TEXT))) AS pg_advisory_xact_lock_1;
@@ -1130,11 +1141,16 @@ FROM runledger.job_definitions ORDER BY runledger.job_definitions.job_type;
 (SELECT runledger.job_definitions.job_type AS job_type, runledger.job_definitions.rate_seconds * interval '1 second' AS span
 FROM runledger.job_definitions
 WHERE runledger.job_definitions.rate_starts IS NOT NULL AND runledger.job_definitions.job_type = any(CAST((SELECT CAST(coalesce(nullif(current_setting('runledger.locked_types', true), ''), '{}') AS TEXT[]) AS coalesce_1) AS TEXT[]))),
-outdated AS
-(DELETE FROM runledger.job_starts USING rated WHERE runledger.job_starts.job_type = rated.job_type AND runledger.job_starts.started_at <= statement_timestamp() - rated.span)
+outdated AS MATERIALIZED
+(SELECT job_starts.ctid AS address
+FROM runledger.job_starts JOIN rated ON rated.job_type = runledger.job_starts.job_type
+WHERE runledger.job_starts.started_at <= statement_timestamp() - rated.span FOR UPDATE OF job_starts SKIP LOCKED),
+forgotten AS
+(DELETE FROM runledger.job_starts WHERE job_starts.ctid = any(array((SELECT outdated.address
+FROM outdated))))
  INSERT INTO runledger.job_starts (job_type, started_at, lease_token) SELECT runledger.job_leases.job_type, runledger.job_leases.leased_at, runledger.job_leases.lease_token
 FROM runledger.job_leases JOIN rated ON rated.job_type = runledger.job_leases.job_type
-WHERE runledger.job_leases.is_limited AND runledger.job_leases.worker_id = CAST(%(worker_id)s AS TEXT) AND runledger.job_leases.leased_at >= now() RETURNING runledger.job_starts.lease_token;
+WHERE runledger.job_leases.is_limited AND runledger.job_leases.worker_id = CAST(%(worker_id)s AS TEXT) AND runledger.job_leases.leased_at > statement_timestamp() - rated.span ON CONFLICT DO NOTHING RETURNING runledger.job_starts.lease_token;
 
 /* runledger:note_triggered_schedule */ UPDATE runledger.job_schedules SET last_fired_at=now(), last_job_id=coalesce((SELECT runledger.job_queue.id
 FROM runledger.job_queue
@@ -1155,7 +1171,8 @@ FROM taken RETURNING runledger.job_ready.job_id)
 FROM promoted) AS anon_1, (SELECT EXTRACT(epoch FROM min(runledger.job_scheduled.next_run_at) - clock_timestamp()) AS anon_3
 FROM runledger.job_scheduled
 WHERE runledger.job_scheduled.next_run_at > clock_timestamp()) AS anon_2, EXISTS (SELECT runledger.job_ready.job_id
-FROM runledger.job_ready) AS anon_4;
+FROM runledger.job_ready
+WHERE runledger.job_ready.job_id >= coalesce(CAST(rpad(lpad(to_hex(CAST(EXTRACT(epoch FROM statement_timestamp() - CAST(%(enqueued_within)s AS DOUBLE PRECISION) * interval '1 second') * 1000 AS BIGINT)), 12, '0'), 32, '0') AS UUID), '00000000-0000-0000-0000-000000000000'::uuid)) AS anon_4;
 
 /* runledger:prune_jobs */ WITH walked AS MATERIALIZED
 (SELECT runledger.job_queue.id AS id
@@ -1616,7 +1633,9 @@ FROM asked),
 claimable AS
 (SELECT served_types.job_type AS job_type
 FROM served_types JOIN runledger.job_definitions ON runledger.job_definitions.job_type = served_types.job_type
-WHERE NOT runledger.job_definitions.is_paused)
+WHERE NOT runledger.job_definitions.is_paused AND (runledger.job_definitions.max_running IS NULL OR runledger.job_definitions.max_running > (SELECT count(*) AS count_11
+FROM runledger.job_leases
+WHERE runledger.job_leases.job_type = runledger.job_definitions.job_type AND runledger.job_leases.is_limited)))
  SELECT CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) AS fact_0, CAST(asked.id AS TEXT) AS fact_1, asked.job_type AS fact_2, CAST(asked.status AS TEXT) AS fact_3, asked.stage AS fact_4, asked.run_number AS fact_5, asked.attempt AS fact_6, asked.max_attempts AS fact_7, asked.timeout_seconds AS fact_8, asked.priority AS fact_9, CAST(EXTRACT(epoch FROM asked.created_at) * 1000000 AS BIGINT) AS fact_10, CAST(EXTRACT(epoch FROM asked.next_run_at) * 1000000 AS BIGINT) AS fact_11, CAST(EXTRACT(epoch FROM asked.expires_at) * 1000000 AS BIGINT) AS fact_12, CAST(EXTRACT(epoch FROM asked.leased_at) * 1000000 AS BIGINT) AS fact_13, CAST(EXTRACT(epoch FROM asked.renewed_at) * 1000000 AS BIGINT) AS fact_14, CAST(EXTRACT(epoch FROM asked.lease_expires_at) * 1000000 AS BIGINT) AS fact_15, asked.worker_id AS fact_16, CAST(EXTRACT(epoch FROM asked.finished_at) * 1000000 AS BIGINT) AS fact_17, CAST(EXTRACT(epoch FROM asked.quiesces_at) * 1000000 AS BIGINT) AS fact_18, asked.status_reason AS fact_19, defined.job_type IS NOT NULL AS fact_20, defined.queue AS fact_21, defined.is_enabled AS fact_22, defined.is_paused AS fact_23, defined.max_running AS fact_24, (SELECT count(*) AS count_1
 FROM runledger.job_leases
 WHERE runledger.job_leases.job_type = asked.job_type AND runledger.job_leases.is_limited) AS fact_25, defined.rate_starts AS fact_26, defined.rate_seconds AS fact_27, (SELECT count(*) AS count_2
@@ -1642,7 +1661,7 @@ FROM (SELECT 1
 FROM runledger.job_ready JOIN asked ON true
 WHERE runledger.job_ready.job_type IN (SELECT claimable.job_type
 FROM claimable) AND (runledger.job_ready.priority > asked.priority OR runledger.job_ready.priority = asked.priority AND (runledger.job_ready.next_run_at, runledger.job_ready.job_id) < (asked.next_run_at, asked.id))
- LIMIT 100000) AS before_it) AS fact_41, (SELECT count(*) AS count_11
+ LIMIT 100000) AS before_it) AS fact_41, (SELECT count(*) AS count_12
 FROM runledger.job_attempts
 WHERE runledger.job_attempts.finished_at > clock_timestamp() - 120 * interval '1 second' AND runledger.job_attempts.worker_id IN (SELECT known.worker_id
 FROM known
@@ -1798,6 +1817,8 @@ attempted AS
 (INSERT INTO runledger.job_attempts (job_id, lease_token, run_number, attempt, leased_at, next_run_at, started_at, finished_at, cpu_ms, max_rss_kb, worker_id, outcome, error_code, error_message, traceback, exit_signal, retry_at) SELECT live.job_id AS job_id, live.lease_token AS lease_token, live.run_number AS run_number, live.attempt AS attempt, live.leased_at AS leased_at, live.next_run_at AS next_run_at, CASE WHEN (live.started_ago IS NOT NULL) THEN greatest(live.settled_at - live.started_ago * interval '1 second', live.leased_at) END AS started_at, greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) AS finished_at, live.cpu_ms AS cpu_ms, live.max_rss_kb AS max_rss_kb, live.worker_id AS worker_id, CAST(live.outcome AS runledger.job_outcome) AS outcome, live.error_code AS error_code, live.error_message AS error_message, live.traceback AS traceback, live.exit_signal AS exit_signal, CASE WHEN (live.final_status IS NULL) THEN coalesce(live.settled_at + live.retry_seconds * interval '1 second', live.settled_at) END AS retry_at
 FROM live
 WHERE NOT live.is_unstarted ORDER BY greatest(live.settled_at - live.finished_ago * interval '1 second', live.leased_at) DESC),
+unspent AS
+(DELETE FROM runledger.job_starts USING live WHERE runledger.job_starts.job_type = live.job_type AND runledger.job_starts.started_at = live.leased_at AND runledger.job_starts.lease_token = live.lease_token AND live.is_unstarted AND live.is_limited),
 completed AS
 (UPDATE runledger.job_queue SET run_number=(live.run_number + CAST(live.is_continued AS INTEGER)), attempt=CASE WHEN live.is_continued THEN 0 ELSE live.attempt - CAST(live.is_refunded AS INTEGER) END, final_status=CAST(live.final_status AS runledger.job_status), finished_at=CASE WHEN (live.final_status IS NOT NULL) THEN live.settled_at END, status_reason=CASE WHEN (live.final_status IS NOT NULL) THEN live.status_reason END, last_error_code=CASE WHEN (live.final_status IS NOT NULL) THEN live.error_code END, last_error_message=CASE WHEN (live.final_status IS NOT NULL) THEN live.error_message END, progress_done=coalesce(live.progress_done, runledger.job_queue.progress_done), progress_total=coalesce(live.progress_total, runledger.job_queue.progress_total), checkpoint=coalesce(live.checkpoint, runledger.job_queue.checkpoint), output=CAST(live.output AS JSONB) FROM live WHERE runledger.job_queue.id = live.job_id AND (live.final_status IS NOT NULL OR live.is_continued OR num_nonnulls(live.checkpoint, live.progress_done, live.progress_total) > 0)),
 readied AS

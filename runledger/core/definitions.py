@@ -64,6 +64,11 @@ class JobDefinition:
     max_running: int | None = None
     rate_limit: str | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has a limit of either kind."""
+        return self.max_running is not None or self.rate_limit is not None
+
 
 @dataclass(frozen=True, slots=True)
 class StoredDefinition:

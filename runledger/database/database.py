@@ -36,6 +36,7 @@ SESSION_SETTINGS = "; ".join(
         "jit = off",
         "lock_timeout = '1s'",
         "default_transaction_isolation = 'read committed'",
+        "idle_in_transaction_session_timeout = '30s'",
     )
 )
 """The statements of the processes know their rows by key, so the right plan walks indexes, however full the tables are.
@@ -43,7 +44,8 @@ A plan that the server chose while the queue was empty reads it whole behind 50,
 call costs more than the call (0.7 against 0.25 ms for an idle look). Saying so once gives the good plan for nothing.
 
 No wait for a lock is longer than a second: whatever holds one, a worker has other jobs to settle. READ COMMITTED lets a
-claim see the leases that were committed before it, which count against limits."""
+claim see the leases that were committed before it, which count against limits. And a host that lost its power between a
+claim and its commit keeps its locks for half a minute only."""
 
 ONLY_ON_REQUEST = 2**31
 """Executions of a statement after which the driver would prepare it by itself: never."""

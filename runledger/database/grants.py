@@ -86,7 +86,7 @@ WORKER = Role(
         Right("job_ready", ALL, "claim, release and retry move jobs"),
         Right("job_scheduled", ALL, "retries wait there; promotion takes them out"),
         Right("job_leases", ALL, "claim, renew, settle, reap"),
-        Right("job_starts", "SELECT, INSERT, DELETE", "claims count the starts of types with a rate limit"),
+        Right("job_starts", ALL, "claims count the starts of types with a rate limit"),
         Right("job_queue", "UPDATE", "the end of a job is written into its record"),
         Right("job_attempts", "SELECT, INSERT", "one row for each ended attempt"),
         Right("job_events", "SELECT, INSERT", "releases and cancellations"),

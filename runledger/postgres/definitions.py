@@ -14,6 +14,7 @@ from runledger.core.operation_errors import ActiveScheduleExists, EmptyJobTypeLi
 from runledger.core.rates import Rate, parse_rate
 from runledger.postgres.connection import AnyConnection, LedgerConnection, borrow
 from runledger.postgres.expressions import FALSE, NOW, as_text, constant, parameter, rows_of
+from runledger.postgres.limits import COUNT_WHAT_RUNS
 from runledger.postgres.statements import Row, Statement
 from runledger.postgres.tables import job_definitions, job_schedules
 
@@ -195,7 +196,11 @@ def _write(ledger: LedgerConnection, definitions: Sequence[JobDefinition], *, is
     if not rows:
         return ()
     parameters = {f"{name}s": [row[name] for row in rows] for name in _COLUMNS} | {"is_exact": is_exact}
-    return tuple(sorted(row[0] for row in ledger.fetch(SYNC_DEFINITIONS, parameters)))
+    changed = {row[0] for row in ledger.fetch(SYNC_DEFINITIONS, parameters)}
+    limited = sorted(one.job_type for one in definitions if one.is_limited and one.job_type in changed)
+    if limited:
+        ledger.fetch(COUNT_WHAT_RUNS, {"job_types": limited})
+    return tuple(sorted(changed))
 
 
 def _row(definition: JobDefinition) -> dict[str, Any]:

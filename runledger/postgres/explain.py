@@ -25,6 +25,7 @@ from runledger.postgres.expressions import (
     literal,
     parameter,
 )
+from runledger.postgres.limits import HAS_PLACE
 from runledger.postgres.reads import in_scope, job_identity, scoped
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import (
@@ -87,6 +88,7 @@ _claimable = (
     select(_served_types.c.job_type)
     .select_from(_served_types.join(job_definitions, _definition.job_type == _served_types.c.job_type))
     .where(~_definition.is_paused)
+    .where(HAS_PLACE)
     .cte("claimable")
 )
 _ahead = (

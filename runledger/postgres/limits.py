@@ -15,22 +15,34 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Double,
-    Integer,
     Text,
     case,
     cast,
     delete,
     exists,
     func,
-    insert,
     literal_column,
     null,
     or_,
     select,
+    update,
 )
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from runledger.postgres.arrays import text_array
-from runledger.postgres.expressions import CLOCK, NOW, ONE, ONE_SECOND, TRUE, ZERO, constant, parameter, rows_of
+from runledger.postgres.expressions import (
+    CLOCK,
+    ONE,
+    ONE_SECOND,
+    TRUE,
+    ZERO,
+    as_text,
+    constant,
+    ids_of,
+    parameter,
+    row_address,
+    rows_of,
+)
 from runledger.postgres.keys import IS_READ_COMMITTED
 from runledger.postgres.locks import try_lock_type
 from runledger.postgres.statements import Parameters, Statement
@@ -57,7 +69,7 @@ def is_locked(job_type: ColumnElement[Any]) -> ColumnElement[bool]:
 
 def _half_of(places: ColumnElement[Any]) -> ColumnElement[Any]:
     """Rounded up; none of fewer than none."""
-    return cast(func.greatest(ZERO, places) + ONE, Integer).op("/")(_TWO)
+    return (func.greatest(ZERO, places) + ONE).self_group().op("/")(_TWO)
 
 
 _running = (
@@ -67,7 +79,9 @@ _running = (
     .correlate(job_definitions)
     .scalar_subquery()
 )
-_has_place = or_(_definition.max_running.is_(None), _definition.max_running > _running)
+HAS_PLACE = or_(_definition.max_running.is_(None), _definition.max_running > _running)
+"""Of a row of ``job_definitions``: whether one more of its jobs may run at once."""
+
 _span = _definition.rate_seconds * ONE_SECOND
 _counted = (job_starts.c.job_type == _definition.job_type) & (job_starts.c.started_at > _LOOKED_AT - _span)
 _started = select(func.count()).where(_counted).correlate(job_definitions).scalar_subquery()
@@ -97,19 +111,27 @@ _free_in = (
     .scalar_subquery()
 )
 _waiting = (
-    select(_definition.job_type, case((_definition.rate_starts.is_not(None), _free_in)).label("free_in"))
+    select(_definition.job_type)
     .select_from(_wanted_types.join(job_definitions, _definition.job_type == _wanted_types.c.job_type))
     .where(IS_LIMITED)
     .where(~_definition.is_paused)
     .where(or_(_queues.is_(None), _definition.queue == func.any(_queues)))
-    .where(_has_place)
     .where(_waits)
     .cte("waiting")
     .prefix_with("MATERIALIZED")
 )
+_open = (
+    select(_definition.job_type, case((_definition.rate_starts.is_not(None), _free_in)).label("free_in"))
+    .select_from(_waiting.join(job_definitions, _definition.job_type == _waiting.c.job_type))
+    .where(HAS_PLACE)
+    .cte("open")
+    .prefix_with("MATERIALIZED")
+)
+"""What runs is counted only of types whose jobs wait."""
+
 _tried = (
-    select(_waiting.c.job_type, try_lock_type(_waiting.c.job_type).label("is_locked"))
-    .where(_waiting.c.free_in.is_(None))
+    select(_open.c.job_type, try_lock_type(_open.c.job_type).label("is_locked"))
+    .where(_open.c.free_in.is_(None))
     .where(IS_READ_COMMITTED)
     .cte("tried")
     .prefix_with("MATERIALIZED")
@@ -123,7 +145,7 @@ LOCK_LIMITED_TYPES = Statement(
             TRUE,
         ),
         func.count().filter(~_tried.c.is_locked),
-        select(func.min(_waiting.c.free_in)).scalar_subquery(),
+        select(func.min(_open.c.free_in)).scalar_subquery(),
     ).select_from(_tried),
 )
 """The types that were locked, as an array of PostgreSQL; how many others hold, whose next jobs go to somebody else; and
@@ -138,26 +160,34 @@ _rated = (
     .cte("rated")
 )
 _outdated = (
-    delete(job_starts)
-    .where(job_starts.c.job_type == _rated.c.job_type)
+    select(row_address("job_starts").label("address"))
+    .select_from(job_starts.join(_rated, _rated.c.job_type == job_starts.c.job_type))
     .where(job_starts.c.started_at <= _LOOKED_AT - _rated.c.span)
+    .with_for_update(of=job_starts, skip_locked=True)
     .cte("outdated")
+    .prefix_with("MATERIALIZED")
+)
+_forgotten = (
+    delete(job_starts)
+    .where(row_address("job_starts") == func.any(func.array(select(_outdated.c.address).scalar_subquery())))
+    .cte("forgotten")
 )
 NOTE_STARTS = Statement(
     "note_starts",
-    insert(job_starts)
+    upsert(job_starts)
     .from_select(
         ["job_type", "started_at", "lease_token"],
         select(job_leases.c.job_type, job_leases.c.leased_at, job_leases.c.lease_token)
         .select_from(job_leases.join(_rated, _rated.c.job_type == job_leases.c.job_type))
         .where(job_leases.c.is_limited)
         .where(job_leases.c.worker_id == parameter("worker_id", Text))
-        .where(job_leases.c.leased_at >= NOW),
+        .where(job_leases.c.leased_at > _LOOKED_AT - _rated.c.span),
     )
+    .on_conflict_do_nothing()
     .returning(job_starts.c.lease_token)
-    .add_cte(_outdated),
+    .add_cte(_forgotten),
 )
-"""What this transaction has claimed of types with a rate; starts that count no more are forgotten."""
+"""What this worker has claimed of types with a rate is noted, once; starts that count no more are forgotten."""
 
 
 def lock_parameters(
@@ -171,6 +201,23 @@ def lock_parameters(
         "queues": None if queues is None else list(queues),
     }
 
+
+_uncounted = (
+    select(job_leases.c.job_id)
+    .where(job_leases.c.job_type == func.any(parameter("job_types", ARRAY(Text))))
+    .where(~job_leases.c.is_limited)
+    .with_for_update(skip_locked=True)
+    .cte("uncounted")
+    .prefix_with("MATERIALIZED")
+)
+COUNT_WHAT_RUNS = Statement(
+    "count_what_runs",
+    update(job_leases)
+    .where(job_leases.c.job_id == ids_of(_uncounted))
+    .values(is_limited=TRUE)
+    .returning(as_text(job_leases.c.job_id)),
+)
+"""For types that have just got a limit: what was claimed before counts, too. A lease that is about to end does not."""
 
 SELECT_LIMITED_TYPES = Statement(
     "select_limited_types",

@@ -67,6 +67,11 @@ def be_one_of_two(context: JobContext, payload: dict[str, Any]) -> None:
     time.sleep(payload["ms"] / 1_000)
 
 
+@catalog.job("chaos.rated", rate_limit="20/5s")
+def be_seldom(context: JobContext, payload: dict[str, Any]) -> None:
+    time.sleep(payload["ms"] / 1_000)
+
+
 @catalog.job("chaos.fails_once")
 def fail_once(context: JobContext, payload: dict[str, Any]) -> None:
     if context.attempt == 1:

@@ -67,6 +67,15 @@ ALWAYS: dict[str, str] = {
             WHERE d.max_running IS NOT NULL) AS history
         WHERE running > max_running
     """,
+    "more jobs of a type started in a span than may": """
+        SELECT job_type, at, before FROM (
+            SELECT d.job_type, d.rate_starts, d.rate_seconds, a.leased_at AS at, lag(a.leased_at, d.rate_starts)
+                OVER (PARTITION BY d.job_type ORDER BY a.leased_at) AS before
+            FROM runledger.job_definitions d JOIN runledger.job_queue q USING (job_type)
+            JOIN runledger.job_attempts a ON a.job_id = q.id
+            WHERE d.rate_starts IS NOT NULL AND a.started_at IS NOT NULL) AS history
+        WHERE at < before + rate_seconds * interval '1 second'
+    """,
     "a job that succeeded has not exactly one effect": f"""
         SELECT q.id, count(e.job_id) FROM runledger.job_queue q LEFT JOIN chaos_effects e ON e.job_id = q.id
         WHERE q.job_type IN {EFFECT_TYPES} AND q.final_status = 'SUCCEEDED'

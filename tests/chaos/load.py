@@ -29,6 +29,7 @@ MIX = {
     "chaos.brief": 4_000,
     "chaos.nothing": 3_700,
     "chaos.limited": 300,
+    "chaos.rated": 300,
     "chaos.fails_once": 800,
     EFFECT: 900,
     "chaos.fails": 250,

@@ -73,6 +73,10 @@ PLANTED = {
         UPDATE runledger.job_definitions SET max_running = 1;
         UPDATE runledger.job_attempts SET leased_at = now() - interval '1 hour' WHERE job_id = {plain}
     """,
+    "more jobs of a type started in a span than may": """
+        UPDATE runledger.job_definitions SET rate_starts = 1, rate_seconds = 3600;
+        UPDATE runledger.job_attempts SET started_at = leased_at WHERE job_id = {plain}
+    """,
     "a token was given twice": """
         UPDATE runledger.job_attempts SET lease_token = (SELECT max(lease_token) FROM runledger.job_attempts)
         WHERE job_id = {effect}

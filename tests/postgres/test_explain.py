@@ -250,6 +250,21 @@ def test_several_reasons_are_all_named(connection: Connection) -> None:
     assert shut(explained(connection, job)) == ["due", "pause", "worker"]
 
 
+def test_jobs_that_wait_for_their_limit_are_not_ahead(connection: Connection) -> None:
+    a_definition(connection, "limited", max_running=1)
+    a_definition(connection, "free")
+    for _ in range(3):
+        a_job(connection, "limited")
+    a_worker(connection, "limited", "free")
+    job = a_job(connection, "free")
+    assert explained(connection, job).ahead == 3
+
+    with connection.transaction():
+        claim_one(connection, "limited")
+
+    assert explained(connection, job).ahead == 0
+
+
 def test_a_crash_budget_that_one_more_crash_spends_is_a_note(connection: Connection) -> None:
     a_worker(connection)
     a_definition(connection, crash_budget=2)

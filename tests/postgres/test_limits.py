@@ -23,7 +23,7 @@ from runledger.postgres.operations import cancel_job
 from runledger.postgres.reads import get_job
 from runledger.postgres.recovery import reap_lapsed_leases
 from runledger.postgres.settle import settle_jobs
-from runledger.testing.factories import a_definition, a_job, failed, released, succeeded
+from runledger.testing.factories import a_definition, a_job, expired, failed, released, succeeded
 
 TYPE, OTHER = "test.limited", "test.free"
 LIMIT, WORKERS, JOBS = 3, 6, 150
@@ -312,3 +312,61 @@ def test_claims_that_race_never_start_more_than_the_rate_allows(
     ).fetchall()
     assert worst == 20
     assert count(connection, "job_attempts") == 50
+
+
+def test_what_runs_when_a_limit_is_set_counts(connection: Connection) -> None:
+    a_definition(connection, TYPE)
+    waiting(connection, 9)
+    assert len(claim(connection, limit=4)) == 4
+
+    a_definition(connection, TYPE, max_running=5)
+
+    assert (len(claim(connection)), claim(connection)) == (1, [])
+
+
+def test_what_starts_when_a_rate_is_set_counts_from_the_next_claim_on(connection: Connection) -> None:
+    a_definition(connection, TYPE)
+    waiting(connection, 9)
+    assert len(claim(connection, limit=3)) == 3
+
+    a_definition(connection, TYPE, rate_limit="5/h")
+
+    assert len(claim(connection, limit=1)) == 1
+    assert count(connection, "job_starts") == 4
+    assert (len(claim(connection)), claim(connection)) == (1, [])
+
+
+def test_the_largest_limit_is_a_limit(connection: Connection) -> None:
+    a_definition(connection, TYPE, max_running=2**31 - 1)
+    waiting(connection, 3)
+
+    assert len(claim(connection)) == 3
+
+
+def test_what_goes_back_unbegun_is_no_start(connection: Connection) -> None:
+    a_definition(connection, TYPE, rate_limit="3/h")
+    waiting(connection, 5)
+    first, second, third = claim(connection)
+
+    settle_jobs(connection, [released(first), expired(second), succeeded(third)])
+
+    assert count(connection, "job_starts") == 1
+    assert (len(claim(connection)), claim(connection)) == (2, [])
+
+
+def test_two_claims_in_one_transaction_note_each_start_once(connection: Connection) -> None:
+    a_definition(connection, TYPE, rate_limit="9/h")
+    waiting(connection, 4)
+
+    with connection.transaction():
+        assert [len(claim(connection, limit=2)) for _ in range(2)] == [2, 2]
+    assert count(connection, "job_starts") == 4
+
+
+@pytest.mark.parametrize("name", ["NULL", "{}", "{a,b}", 'a"b', "a'b", "a\\b", "a,b", "%s", "größe", "a:b"])
+def test_a_type_may_have_any_name(connection: Connection, name: str) -> None:
+    a_definition(connection, name, max_running=1)
+    waiting(connection, 2, name)
+
+    assert len(claim(connection, types=[name])) == 1
+    assert claim(connection, types=[name]) == []

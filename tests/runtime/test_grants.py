@@ -84,6 +84,7 @@ BEYOND_THE_ENQUEUER = {
     "cancel_job",
     "claim_jobs",
     "claim_steps",
+    "count_what_runs",
     "find_waterlines",
     "list_dead_letters",
     "list_job_attempts",
