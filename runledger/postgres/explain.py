@@ -15,6 +15,7 @@ from runledger.postgres import tables
 from runledger.postgres.columns import Columns, decoded, decoded_moment, decoded_uuid, same, selected
 from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.expressions import (
+    ASKED_AT,
     CLOCK,
     ONE,
     ONE_SECOND,
@@ -109,7 +110,7 @@ _ahead = (
 )
 _recent_ends = (
     select(func.count())
-    .where(job_attempts.c.finished_at > CLOCK - literal_column(str(RECENT_SECONDS)) * ONE_SECOND)
+    .where(job_attempts.c.finished_at > ASKED_AT - literal_column(str(RECENT_SECONDS)) * ONE_SECOND)
     .where(job_attempts.c.worker_id.in_(select(_known.c.worker_id).where(_known.c.is_serving)))
     .scalar_subquery()
 )
@@ -122,7 +123,7 @@ _running_limited = (
 _recent_starts = (
     select(func.count())
     .select_from(job_starts.join(_defined, _defined.c.job_type == job_starts.c.job_type))
-    .where(job_starts.c.started_at > CLOCK - _defined.c.rate_seconds * ONE_SECOND)
+    .where(job_starts.c.started_at > ASKED_AT - _defined.c.rate_seconds * ONE_SECOND)
     .scalar_subquery()
 )
 _last = (

@@ -33,6 +33,10 @@ NOW: ColumnElement[Any] = func.now()
 CLOCK: ColumnElement[Any] = func.clock_timestamp()
 """The wall clock at this moment: what a lease is judged by, because a lock wait may lie in between."""
 
+ASKED_AT: ColumnElement[Any] = func.statement_timestamp()
+"""The clock when the statement began. One value, so an index on times can be asked for it; ``CLOCK`` moves on, and
+every row has to be compared with it."""
+
 IN_THE_LOG: ColumnElement[Any] = literal_column("pg_logical_emit_message(true, 'runledger', '')::text")
 """Makes a transaction that only reads commit like one that writes: it waits for the disk, and for the synchronous
 standbys where there are any. What it tells its caller is then as safe as what it saw: after a crash, or when the

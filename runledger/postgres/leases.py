@@ -56,6 +56,7 @@ _is_valid = (
 )
 _saved = (
     update(job_leases)
+    .where(_lease.job_id == parameter("job_id", Uuid))
     .where(_lease.job_id == _held.c.job_id)
     .where(_is_live)
     .where(_is_valid)

@@ -19,7 +19,6 @@ from sqlalchemy import (
     case,
     cast,
     delete,
-    exists,
     func,
     literal_column,
     null,
@@ -31,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from runledger.postgres.arrays import text_array
 from runledger.postgres.expressions import (
+    ASKED_AT,
     CLOCK,
     ONE,
     ONE_SECOND,
@@ -54,9 +54,6 @@ _SETTING = constant("runledger.locked_types")
 
 _NOTHING = constant("{}")
 _TWO: ColumnElement[Any] = literal_column("2")
-_LOOKED_AT: ColumnElement[Any] = func.statement_timestamp()
-"""Before any start that the statement makes; unlike the clock, it is one value that an index can be asked for."""
-
 _definition = job_definitions.c
 
 
@@ -83,7 +80,7 @@ HAS_PLACE = or_(_definition.max_running.is_(None), _definition.max_running > _ru
 """Of a row of ``job_definitions``: whether one more of its jobs may run at once."""
 
 _span = _definition.rate_seconds * ONE_SECOND
-_counted = (job_starts.c.job_type == _definition.job_type) & (job_starts.c.started_at > _LOOKED_AT - _span)
+_counted = (job_starts.c.job_type == _definition.job_type) & (job_starts.c.started_at > ASKED_AT - _span)
 _started = select(func.count()).where(_counted).correlate(job_definitions).scalar_subquery()
 
 IS_LIMITED = func.coalesce(_definition.max_running, _definition.rate_starts).is_not(None)
@@ -98,11 +95,16 @@ after the other, while another one could run the rest."""
 
 _wanted_types = rows_of("wanted_types", job_type=Text, waterline=DateTime(timezone=True))
 _queues = parameter("queues", ARRAY(Text))
-_waits = exists(
-    select(ONE)
+_waits = (
+    select(TRUE)
     .where(job_ready.c.job_type == _definition.job_type)
     .where(job_ready.c.next_run_at >= func.coalesce(_wanted_types.c.waterline, FOREVER_AGO))
+    .limit(ONE)
+    .correlate(job_definitions, _wanted_types)
+    .scalar_subquery()
 )
+"""No EXISTS, which becomes a join: with statistics of an empty table its plan reads the whole index."""
+
 _free_in = (
     select(func.extract("epoch", func.min(job_starts.c.started_at) + _span - CLOCK).cast(Double))
     .where(_counted)
@@ -162,7 +164,7 @@ _rated = (
 _outdated = (
     select(row_address("job_starts").label("address"))
     .select_from(job_starts.join(_rated, _rated.c.job_type == job_starts.c.job_type))
-    .where(job_starts.c.started_at <= _LOOKED_AT - _rated.c.span)
+    .where(job_starts.c.started_at <= ASKED_AT - _rated.c.span)
     .with_for_update(of=job_starts, skip_locked=True)
     .cte("outdated")
     .prefix_with("MATERIALIZED")
@@ -181,7 +183,7 @@ NOTE_STARTS = Statement(
         .select_from(job_leases.join(_rated, _rated.c.job_type == job_leases.c.job_type))
         .where(job_leases.c.is_limited)
         .where(job_leases.c.worker_id == parameter("worker_id", Text))
-        .where(job_leases.c.leased_at > _LOOKED_AT - _rated.c.span),
+        .where(job_leases.c.leased_at > ASKED_AT - _rated.c.span),
     )
     .on_conflict_do_nothing()
     .returning(job_starts.c.lease_token)

@@ -154,6 +154,12 @@ def _roll_up() -> Any:
     return select(func.coalesce(func.sum(one.attempts).filter(is_outcome), ZERO)).add_cte(merged.cte("merged"), moved)
 
 
+ALLOW_BRIN = Statement(
+    "allow_brin", select(func.set_config(constant("enable_bitmapscan"), constant("on"), literal_column("true")))
+)
+"""Until the end of the transaction. The index over ``finished_at`` can be read in no other way, and on the connections
+of the processes it is off: the whole history would be read for the attempts of a few seconds."""
+
 LOOK_AT_METRICS = Statement("look_at_metrics", _look())
 ROLL_UP_METRICS = Statement("roll_up_metrics", _roll_up())
 PRUNE_METRICS = Statement(
@@ -176,6 +182,7 @@ def roll_up_metrics(connection: AnyConnection, *, step: timedelta) -> RolledUp:
     reading, and locks the row of the progress.
     """
     ledger = borrow(connection)
+    ledger.fetch(ALLOW_BRIN)
     [row] = ledger.fetch(LOOK_AT_METRICS)
     after, safe_until = from_microseconds(row[0]), from_microseconds(row[1])
     if after >= safe_until:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, delete, func, insert, literal_column, select
 
 from runledger.postgres.connection import AnyConnection, borrow
-from runledger.postgres.expressions import CLOCK, first_id_since, parameter, row_address, seconds
+from runledger.postgres.expressions import ASKED_AT, CLOCK, first_id_since, parameter, row_address, seconds
 from runledger.postgres.statements import Statement
 from runledger.postgres.tables import job_ready, job_scheduled
 
@@ -28,7 +28,7 @@ class Promotion:
 _due = (
     select(row_address("job_scheduled").label("address"))
     .select_from(job_scheduled)
-    .where(job_scheduled.c.next_run_at <= CLOCK)
+    .where(job_scheduled.c.next_run_at <= ASKED_AT)
     .order_by(job_scheduled.c.next_run_at)
     .limit(parameter("limit", Integer))
     .with_for_update(skip_locked=True)
@@ -43,7 +43,7 @@ _taken = (
     .cte("taken")
 )
 _promoted = insert(job_ready).from_select(_columns, select(_taken)).returning(job_ready.c.job_id).cte("promoted")
-_first_id = first_id_since(func.statement_timestamp() - seconds("enqueued_within"))
+_first_id = first_id_since(ASKED_AT - seconds("enqueued_within"))
 _is_looked_at = job_ready.c.job_id >= func.coalesce(_first_id, _NO_ID)
 """While dead rows cannot be removed, looking for any row steps over all of them."""
 
@@ -52,7 +52,7 @@ PROMOTE_DUE = Statement(
     select(
         select(func.count()).select_from(_promoted).scalar_subquery(),
         select(func.extract("epoch", func.min(job_scheduled.c.next_run_at) - CLOCK))
-        .where(job_scheduled.c.next_run_at > CLOCK)
+        .where(job_scheduled.c.next_run_at > ASKED_AT)
         .scalar_subquery(),
         select(job_ready.c.job_id).where(_is_looked_at).exists(),
     ),

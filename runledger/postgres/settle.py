@@ -35,6 +35,7 @@ from runledger.postgres.connection import AnyConnection, borrow
 from runledger.postgres.dead_letters import dead_lettered, hooks_of
 from runledger.postgres.expressions import (
     CLOCK,
+    ONE,
     ONE_SECOND,
     TRUE,
     ZERO,
@@ -63,17 +64,27 @@ _LEASE = job_leases.c
 
 
 def _held(reported: Any) -> CTE:
-    """The reported leases that exist under their token, locked in the order of their ids."""
-    columns = [column for column in reported.c if column.name not in ("job_id", "lease_token", "ordinal")]
+    """The reported leases that exist under their token, locked in the order of their ids.
+
+    Each is looked up by itself. A join has two directions, and statistics of a moment at which nobody held a lease make
+    the planner begin with the leases: with all that have ended, while their rows cannot be removed. What the look-up
+    has compared is compared again for the planner, which expects few rows then and looks up their records, too.
+    """
+    columns = [column.name for column in reported.c if column.name not in ("job_id", "lease_token", "ordinal")]
+    ordered = select(reported).order_by(reported.c.job_id).subquery("ordered")
+    lease = (
+        select(*_LEASE)
+        .where(_LEASE.job_id == ordered.c.job_id)
+        .where(_LEASE.lease_token == ordered.c.lease_token)
+        .limit(ONE)
+        .with_for_update()
+        .lateral("lease")
+    )
     return (
-        select(*_LEASE, *columns)
+        select(*lease.c, *(ordered.c[name] for name in columns))
         .select_from(
-            job_leases.join(
-                reported, (_LEASE.job_id == reported.c.job_id) & (_LEASE.lease_token == reported.c.lease_token)
-            )
+            ordered.join(lease, (lease.c.job_id == ordered.c.job_id) & (lease.c.lease_token == ordered.c.lease_token))
         )
-        .order_by(_LEASE.job_id)
-        .with_for_update(of=job_leases)
         .cte("held")
         .prefix_with("MATERIALIZED")
     )

@@ -135,8 +135,8 @@ MUTANTS = [
     Mutant(
         "a start is forgotten while it counts",
         LIMITS,
-        "job_starts.c.started_at <= _LOOKED_AT - _rated.c.span",
-        "job_starts.c.started_at <= _LOOKED_AT",
+        "job_starts.c.started_at <= ASKED_AT - _rated.c.span",
+        "job_starts.c.started_at <= ASKED_AT",
         "tests/postgres/test_limits.py",
     ),
     Mutant(

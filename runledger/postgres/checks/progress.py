@@ -21,7 +21,7 @@ PROGRESS_CHECKS = (
         START_A_HOST,
         """
         SELECT format('job %s has been due for %s', job_id, date_trunc('second', clock_timestamp() - next_run_at))
-        FROM runledger.job_scheduled WHERE next_run_at < clock_timestamp() - interval '1 minute'
+        FROM runledger.job_scheduled WHERE next_run_at < statement_timestamp() - interval '1 minute'
         """,
     ),
     sql_check(
