@@ -53,6 +53,8 @@ def test_the_document_is_the_one_that_was_reviewed(own_url: str) -> None:
                 "text": "job type 'mail.receipt' is defined, queue 'default'",
             },
             {"name": "pause", "state": "OPEN", "text": "its job type is not paused"},
+            {"name": "limit", "state": "OPEN", "text": "its job type has no limit"},
+            {"name": "rate", "state": "OPEN", "text": "its job type has no rate limit"},
             {"name": "worker", "state": "SHUT", "text": "no worker is live at all"},
             {"name": "enabled", "state": "OPEN", "text": "its job type is enabled"},
             {"name": "crash budget", "state": "OPEN", "text": "it has not crashed in this run"},

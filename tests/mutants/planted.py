@@ -23,8 +23,27 @@ MUTANTS = [
     Mutant(
         "a settle does not ask for the token",
         SETTLE,
-        "(_LEASE.job_id == reported.c.job_id) & (_LEASE.lease_token == reported.c.lease_token)",
-        "_LEASE.job_id == reported.c.job_id",
+        """
+        .where(_LEASE.lease_token == ordered.c.lease_token)
+        .limit(ONE)
+        .with_for_update()
+        .lateral("lease")
+    )
+    return (
+        select(*lease.c, *(ordered.c[name] for name in columns))
+        .select_from(
+            ordered.join(lease, (lease.c.job_id == ordered.c.job_id) & (lease.c.lease_token == ordered.c.lease_token))
+        )
+""",
+        """
+        .limit(ONE)
+        .with_for_update()
+        .lateral("lease")
+    )
+    return (
+        select(*lease.c, *(ordered.c[name] for name in columns))
+        .select_from(ordered.join(lease, lease.c.job_id == ordered.c.job_id))
+""",
         "tests/postgres/test_settle.py",
     ),
     Mutant(
