@@ -319,11 +319,13 @@ class Fleet:
             slot.set_pid(child.pid)
         log(logging.INFO, "process.started", role=role, pid=child.pid, slot=child.slot_index)
 
-    def signal(self, number: signal.Signals, *roles: str) -> None:
-        """Every child of these roles gets the signal."""
-        for child in self.of_role(*roles):
+    def signal(self, number: signal.Signals, *roles: str, spread_seconds: float = 0.0) -> None:
+        """Every child of these roles gets the signal; with a spread they get it up to 10 ms apart."""
+        children = self.of_role(*roles)
+        for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, number)
+            time.sleep(min(0.01, spread_seconds / len(children)))
 
     def end(self) -> None:
         """No child is left, whatever it was doing."""

@@ -34,6 +34,10 @@ EXIT_TIME_RAN_OUT = 6
 TURN_SECONDS = 1.0
 """The longest pause between two turns; signals and deadlines shorten it."""
 
+SPREAD_SECONDS = 0.5
+"""In this time all processes are told to write their stacks, one after the other: they share a stream, and write
+piece by piece."""
+
 KEEPER_PATIENCE_SECONDS = 10.0
 """How long the keeper may take to settle the dead after the last worker has gone."""
 
@@ -204,7 +208,7 @@ class Supervisor:
     def _on_quit(self) -> None:
         """Every process writes its stacks to stderr; then the host stops without waiting."""
         faulthandler.dump_traceback(all_threads=True)
-        self._fleet.signal(signal.SIGQUIT, WORKER, KEEPER, REAPER, SCHEDULER, HEALTH)
+        self._fleet.signal(signal.SIGQUIT, WORKER, KEEPER, REAPER, SCHEDULER, HEALTH, spread_seconds=SPREAD_SECONDS)
         self._stop("quit")
         self._deadline = min(self._deadline, time.monotonic() + TURN_SECONDS)
 
