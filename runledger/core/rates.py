@@ -32,5 +32,5 @@ def parse_rate(text: object) -> Rate:
     if not 1 <= rate.starts <= MAX_STARTS:
         raise InvalidDefinition(f"rate_limit must allow 1 to {MAX_STARTS:,} starts")
     if not 1 <= rate.seconds <= MAX_SECONDS:
-        raise InvalidDefinition(f"rate_limit must be about 1 second to {MAX_SECONDS // 86_400} days")
+        raise InvalidDefinition(f"rate_limit must be in a span of 1 second to {MAX_SECONDS // 86_400} days")
     return rate

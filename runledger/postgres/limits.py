@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     ColumnElement,
     DateTime,
     Double,
@@ -190,6 +191,20 @@ NOTE_STARTS = Statement(
     .add_cte(_forgotten),
 )
 """What this worker has claimed of types with a rate is noted, once; starts that count no more are forgotten."""
+
+
+def unspent_starts(live: CTE) -> CTE:
+    """Of leases that end: what has not begun was no start."""
+    row = live.c
+    return (
+        delete(job_starts)
+        .where(job_starts.c.job_type == row.job_type)
+        .where(job_starts.c.started_at == row.leased_at)
+        .where(job_starts.c.lease_token == row.lease_token)
+        .where(row.is_unstarted)
+        .where(row.is_limited)
+        .cte("unspent")
+    )
 
 
 def lock_parameters(

@@ -46,6 +46,7 @@ from runledger.postgres.expressions import (
     parameter,
     rows_of,
 )
+from runledger.postgres.limits import unspent_starts
 from runledger.postgres.outcomes import ENDED_COLUMNS, SUCCEEDED_COLUMNS, ended_parameters, succeeded_parameters
 from runledger.postgres.statements import Call, Row, Statement
 from runledger.postgres.tables import (
@@ -55,7 +56,6 @@ from runledger.postgres.tables import (
     job_queue,
     job_ready,
     job_scheduled,
-    job_starts,
 )
 from runledger.postgres.workflow_locks import lock_call, locked_runs
 from runledger.postgres.workflow_steps import advance_call, propagate
@@ -259,21 +259,12 @@ def _settle_ended() -> Any:
         },
         ~row.is_unstarted,
     )
-    unspent = (  # what has not begun is no start
-        delete(job_starts)
-        .where(job_starts.c.job_type == row.job_type)
-        .where(job_starts.c.started_at == row.leased_at)
-        .where(job_starts.c.lease_token == row.lease_token)
-        .where(row.is_unstarted)
-        .where(row.is_limited)
-        .cte("unspent")
-    )
     is_later = func.coalesce(row.retry_seconds, ZERO) > ZERO
     place_in_line = case((row.is_refunded, row.next_run_at), else_=row.settled_at)
     return select(as_text(row.job_id)).add_cte(
         _ended(live),
         attempted,
-        unspent,
+        unspent_starts(live),
         _completed(live),
         _waiting(live, "readied", job_ready, ~is_later, place_in_line),
         _waiting(live, "scheduled", job_scheduled, is_later, retry_at),

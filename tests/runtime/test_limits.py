@@ -1,191 +1,123 @@
-"""Workers of types of which only so many jobs may run at once."""
+"""What a worker may not exceed: its memory, and the time its loop may stand still. And who else is none of our dead."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
 
-import psycopg
 import pytest
-from runtime.benches import Bench
-from runtime.hosts import Desk, Host, until
-from runtime.pooler import pooler_before
+from runtime.apps.heavy_jobs import catalog as heavy_catalog
+from runtime.hosts import REPOSITORY, Desk, Host, until
 
-from runledger import JobCatalog, JobContext, JobStatus, enqueue_workflow_run
-from runledger.postgres.claim import claim_jobs
+from runledger import JobStatus, Outcome
 from runledger.postgres.definitions import sync_definitions
-from runledger.postgres.settle import settle_jobs
-from runledger.runtime import limits
-from runledger.runtime.worker import FIRST_PAUSE_SECONDS
-from runledger.testing.factories import a_definition, succeeded
 
-MakeBench = Callable[..., Bench]
+pytestmark = pytest.mark.process
 StartHost = Callable[..., Host]
-LIMITED, FREE = "test.limited", "test.free"
-JITTER = 1.25
-APP = "limited_jobs:catalog"
-PEAK = """
-    SELECT max(running) FROM (SELECT sum(step) OVER (ORDER BY at, step) AS running FROM (
-        SELECT leased_at, 1 FROM runledger.job_attempts UNION ALL SELECT finished_at, -1 FROM runledger.job_attempts
-    ) AS history (at, step)) AS sums
-"""
-"""Most leases at a time, of all jobs there ever were."""
+HEAVY: dict[str, object] = {
+    "app": "runtime.apps.heavy_jobs:catalog",
+    "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
+}
+LIMIT_MB = 200
+EXIT_CONFIGURATION = 78
 
 
-def a_catalog(max_running: int | None = 1) -> JobCatalog:
-    catalog = JobCatalog()
-
-    @catalog.job(LIMITED, max_running=max_running)
-    def limited(context: JobContext, payload: Any) -> None: ...
-
-    @catalog.job(FREE)
-    def free(context: JobContext, payload: Any) -> None: ...
-
-    return catalog
+@pytest.fixture
+def heavy_desk(desk: Desk) -> Desk:
+    sync_definitions(desk.connection, heavy_catalog.definitions)
+    return desk
 
 
-@contextmanager
-def held_elsewhere(bench: Bench) -> Iterator[None]:
-    """Another worker has the first job; it succeeds at the end of the block."""
-    with bench.connection.transaction():
-        jobs = claim_jobs(bench.connection, worker_id="other", job_types=[LIMITED], limit=1, lease_ttl_seconds=60)
-    assert len(jobs) == 1
-    yield
-    settle_jobs(bench.connection, [succeeded(job) for job in jobs])
-
-
-def statuses(bench: Bench, jobs: list[str]) -> set[JobStatus]:
-    return {bench.job(one).status for one in jobs}
-
-
-def test_a_worker_takes_its_jobs_one_after_the_other(make_bench: MakeBench) -> None:
-    bench = make_bench(a_catalog())
-    jobs = [bench.enqueue(LIMITED) for _ in range(5)]
-
-    bench.work()
-
-    assert statuses(bench, jobs) == {JobStatus.SUCCEEDED}
-
-
-def test_a_worker_waits_for_a_place_and_does_other_work(make_bench: MakeBench) -> None:
-    bench = make_bench(a_catalog())
-    held, waiting, other = bench.enqueue(LIMITED), bench.enqueue(LIMITED), bench.enqueue(FREE)
-
-    with held_elsewhere(bench):
-        bench.work()
-        assert bench.job(other).status is JobStatus.SUCCEEDED
-        assert bench.job(waiting).status is JobStatus.PENDING
-    bench.work()
-
-    assert statuses(bench, [held, waiting]) == {JobStatus.SUCCEEDED}
-
-
-def test_steps_of_a_workflow_count_like_other_jobs(make_bench: MakeBench) -> None:
-    catalog = a_catalog()
-    bench = make_bench(catalog)
-    run = catalog.workflow("test.run").job("a", LIMITED).job("b", LIMITED).job("c", FREE).after_success("c", ["a", "b"])
-    with bench.connection.transaction():
-        run_id = enqueue_workflow_run(bench.connection, run.build()).run_id
-
-    bench.work()
-
-    status = bench.scalar("SELECT status::text FROM runledger.workflow_runs WHERE id = %s", run_id)
-    assert status == "SUCCEEDED"
-
-
-def test_what_another_claim_is_taking_is_looked_at_again_soon(make_bench: MakeBench) -> None:
-    bench = make_bench(a_catalog(10), poll_interval_ms=5_000)
-    for _ in range(6):
-        bench.worker.tick()
-    first, second = bench.enqueue(LIMITED), bench.enqueue(LIMITED)
-
-    with bench.connection.transaction():
-        [job] = claim_jobs(bench.connection, worker_id="other", job_types=[LIMITED], limit=1, lease_ttl_seconds=60)
-        assert bench.worker.tick() <= FIRST_PAUSE_SECONDS * JITTER
-        assert bench.worker.tick() <= FIRST_PAUSE_SECONDS * JITTER
-    bench.work()
-
-    assert job.job_id == first
-    assert bench.job(second).status is JobStatus.SUCCEEDED
-
-
-def test_a_limit_that_only_the_database_knows_is_found_out(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_grew_is_replaced_between_jobs_and_no_attempt_is_lost(
+    heavy_desk: Desk, start_host: StartHost
 ) -> None:
-    """Newer workers have stored it; this one keeps it at once, and serves the type again after its next look."""
-    bench = make_bench(a_catalog(None))
-    bench.work()
-    a_definition(bench.connection, LIMITED, max_running=1)
-    held, waiting = bench.enqueue(LIMITED), bench.enqueue(LIMITED)
+    grower = heavy_desk.one("keeps", megabytes=LIMIT_MB, priority=10)
+    others = heavy_desk.enqueue("light", count=20)
+    host = start_host(**HEAVY, JOBS_MAX_MEMORY_MB=LIMIT_MB)
 
-    with held_elsewhere(bench):
-        bench.work()
-        monkeypatch.setattr(limits, "LOOK_EVERY_SECONDS", 0.0)
-        bench.worker._exchange._limits._look_at = 0.0
-        bench.work()
-        assert bench.job(waiting).status is JobStatus.PENDING
-    bench.work()
+    host.wait_for_event("worker.ready", 2)
+    after = heavy_desk.one("light")
+    heavy_desk.wait_until_all_ended()
 
-    assert statuses(bench, [held, waiting]) == {JobStatus.SUCCEEDED}
-
-
-def test_a_limit_that_is_lifted_is_none_at_once(make_bench: MakeBench) -> None:
-    bench = make_bench(a_catalog(1))
-    bench.work()
-    _, waiting = bench.enqueue(LIMITED), bench.enqueue(LIMITED)
-
-    with held_elsewhere(bench):
-        sync_definitions(bench.connection, a_catalog(None).definitions)
-        bench.work()
-        assert bench.job(waiting).status is JobStatus.SUCCEEDED
+    large = heavy_desk.wait_for_effect(grower, "ran")
+    assert heavy_desk.wait_for_effect(after, "ran") != large
+    assert {tuple(heavy_desk.outcomes(one)) for one in [grower, *others, after]} == {("SUCCEEDED",)}
+    assert {heavy_desk.job(one).attempt for one in [grower, *others, after]} == {1}
+    assert host.events("process.died") == host.events("process.killed") == []
+    assert host.stop() == 0
 
 
-def test_a_worker_comes_again_when_the_rate_lets_the_next_one_start(make_bench: MakeBench) -> None:
-    catalog = JobCatalog()
+def test_a_worker_beyond_all_bounds_is_killed_in_its_job(heavy_desk: Desk, start_host: StartHost) -> None:
+    job_id = heavy_desk.one("swells", most_megabytes=4_000)
+    behind = heavy_desk.enqueue("light", count=5)
+    host = start_host(**HEAVY, JOBS_MAX_MEMORY_HARD_MB=LIMIT_MB)
 
-    @catalog.job(LIMITED, rate_limit="1/h")
-    def limited(context: JobContext, payload: Any) -> None: ...
+    job = heavy_desk.wait_for_end(job_id)
 
-    bench = make_bench(catalog, poll_interval_ms=5_000)
-    jobs = [bench.enqueue(LIMITED) for _ in range(2)]
-    bench.work()
-    assert [bench.job(one).status for one in jobs] == [JobStatus.SUCCEEDED, JobStatus.PENDING]
-    for _ in range(8):
-        bench.worker.tick()
-    assert bench.worker.tick() > 1.0
-
-    bench.connection.execute("UPDATE runledger.job_starts SET started_at = started_at - interval '3599.6 seconds'")
-    assert bench.worker.tick() <= 0.4
-    until(lambda: bench.worker.tick() == 0.0, what="the end of the span")
-    bench.work()
-
-    assert statuses(bench, jobs) == {JobStatus.SUCCEEDED}
-
-
-@pytest.mark.process
-def test_two_hosts_together_run_no_more_than_the_limit_and_no_less(desk: Desk, start_host: StartHost) -> None:
-    hosts = [start_host(app=APP, JOBS_MAX_GLOBAL_CONCURRENCY=3).ready(3) for _ in range(2)]
-    jobs = desk.enqueue("two.at.once", count=60)
-
-    desk.wait_until_all_ended(within=60)
-
-    assert {desk.job(one).status for one in jobs} == {JobStatus.SUCCEEDED}
-    assert desk.scalar(PEAK) == 2
-    assert [host.stop() for host in hosts] == [0, 0]
+    assert job.status is JobStatus.DEAD_LETTERED
+    [attempt] = heavy_desk.attempts(job_id)
+    assert (attempt.outcome, attempt.error_code, attempt.exit_signal) == (
+        Outcome.PANICKED,
+        "job.memory_exceeded",
+        signal.SIGKILL,
+    )
+    assert attempt.max_rss_kb is not None
+    assert attempt.max_rss_kb > LIMIT_MB * 1_024
+    assert {said["cause"] for said in host.events("process.killed")} == {"memory"}
+    heavy_desk.wait_until_all_ended()
+    assert {tuple(heavy_desk.outcomes(one)) for one in behind} == {("SUCCEEDED",)}
+    assert host.stop() == 0
 
 
-@pytest.mark.process
-@pytest.mark.pgbouncer
-def test_a_limit_holds_behind_a_transaction_pooler(desk: Desk, start_host: StartHost, own_database: str) -> None:
-    with pooler_before(own_database) as pooler:
-        url = pooler.url(desk.scalar("SELECT current_database()"))
-        host = start_host(app=APP, url=url, JOBS_MAX_GLOBAL_CONCURRENCY=4).ready(4)
-        jobs = desk.enqueue("two.at.once", count=60)
+def test_an_idle_worker_whose_loop_stands_still_is_killed_and_replaced(desk: Desk, start_host: StartHost) -> None:
+    host = start_host(script="impatient_host.py", JOBS_DATABASE_TIMEOUT_SECONDS=1).ready()
+    [wedged] = host.worker_pids
 
-        desk.wait_until_all_ended(within=60)
+    os.kill(wedged, signal.SIGSTOP)
+    job_id = desk.one("work")
+    [killed] = host.wait_for_event("process.killed")
 
-        with psycopg.connect(url) as connection:  # the lock is told by a setting that nobody else may find
-            told = connection.execute("SELECT nullif(current_setting('runledger.locked_types', true), '')").fetchone()
-        assert host.stop() == 0
-    assert told == (None,)
-    assert {desk.job(one).status for one in jobs} == {JobStatus.SUCCEEDED}
-    assert desk.scalar(PEAK) == 2
+    assert (killed["pid"], killed["role"], killed["cause"]) == (wedged, "worker", "wedged")
+    assert desk.wait_for_end(job_id).status is JobStatus.SUCCEEDED
+    assert desk.outcomes(job_id) == ["SUCCEEDED"]
+    assert host.stop() == 0
+
+
+def test_a_worker_in_a_job_is_never_taken_for_wedged(desk: Desk, start_host: StartHost) -> None:
+    gate = desk.gate()
+    job_id = desk.one("gated", gate=str(gate))
+    host = start_host(script="impatient_host.py", JOBS_DATABASE_TIMEOUT_SECONDS=1).ready()
+    desk.wait_for_effect(job_id)
+    marker = desk.scalar("SELECT clock_timestamp()")
+    until(lambda: desk.scalar("SELECT clock_timestamp() > %s + interval '3 seconds'", marker), what="three seconds")
+    gate.touch()
+
+    assert desk.wait_for_end(job_id).attempt == 1
+    assert host.events("process.killed") == []
+    assert host.stop() == 0
+
+
+def test_orphans_that_the_supervisor_inherits_are_reaped_and_never_taken_for_workers(
+    heavy_desk: Desk, start_host: StartHost
+) -> None:
+    gate, closed = heavy_desk.gate(), heavy_desk.gate()
+    jobs = [heavy_desk.one("orphans", gate=str(one), status=EXIT_CONFIGURATION) for one in (gate, closed)]
+    host = start_host(**HEAVY, script="subreaper_host.py").ready()
+    worker = heavy_desk.wait_for_effect(jobs[-1], "ran")
+    ended, living = (_orphan_of(one) for one in (gate, closed))
+    assert {ended, living} < set(host.children())
+
+    gate.touch()
+    until(lambda: not Path(f"/proc/{ended}").exists(), what="the burial of the orphan")
+    after = heavy_desk.one("light")
+
+    assert heavy_desk.wait_for_effect(after, "ran") == worker
+    assert host.events("process.died") == []
+    assert host.stop() == 0, "it does not wait for an orphan that lives on"
+    assert host.living() == [living]
+    closed.touch()
+    host.wait_until_gone()
+
+
+def _orphan_of(gate: Path) -> int:
+    return int(until(lambda: Path(f"{gate}.pid").exists() and Path(f"{gate}.pid").read_text(), what="an orphan"))
