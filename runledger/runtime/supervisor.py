@@ -240,9 +240,9 @@ class Supervisor:
         self._fleet.end_canary()
         self._deadline = time.monotonic() + self._config.shutdown_timeout_seconds
         running = sum(slot.running_token > 0 for slot in self._host.slots)
+        self._fleet.signal(signal.SIGTERM, WORKER, REAPER, SCHEDULER)
         log(logging.INFO, "supervisor.stopping", reason=reason, running=running, hint=self._what_is_waited_for(running))
         self._manager.tell(STOPPING=1, STATUS=f"stopping: {reason}")
-        self._fleet.signal(signal.SIGTERM, WORKER, REAPER, SCHEDULER)
 
     def _what_is_waited_for(self, running: int) -> str | None:
         if not running or not self._stop_requests:
