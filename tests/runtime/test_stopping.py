@@ -43,10 +43,10 @@ def test_a_draining_host_that_replaces_its_workers_still_finishes_everything(des
 
 def test_a_stopping_host_finishes_what_runs_and_gives_back_what_does_not(desk: Desk, start_host: StartHost) -> None:
     gate = desk.gate()
-    before = desk.enqueue("noop", count=200, priority=10)
+    before = desk.enqueue("noop", count=20, priority=10)
     running = desk.one("gated", gate=str(gate), priority=5)
-    behind = desk.enqueue("noop", count=100)
-    host = start_host().ready()
+    behind = desk.enqueue("noop", count=150)
+    host = start_host(script="hoarding_host.py").ready()
     desk.wait_for_effect(running)
 
     host.send(signal.SIGTERM)
@@ -57,6 +57,7 @@ def test_a_stopping_host_finishes_what_runs_and_gives_back_what_does_not(desk: D
     assert host.wait() == 0
     assert {desk.job(one).status for one in [*before, running]} == {JobStatus.SUCCEEDED}
     assert {(desk.job(one).status, desk.job(one).attempt) for one in behind} == {(JobStatus.PENDING, 0)}
+    assert desk.scalar("SELECT count(*) FROM runledger.job_events WHERE event_type = 'RELEASED'") == 79
     assert desk.leases() == 0
     assert desk.scalar("SELECT count(*) FROM runledger.job_listeners") == 0
     assert host.living() == []

@@ -111,11 +111,11 @@ def test_plain_jobs_and_steps_share_a_worker(make_bench: MakeBench, catalog: Job
 def test_an_outcome_whose_run_is_held_is_not_lost(make_bench: MakeBench, catalog: JobCatalog) -> None:
     bench = make_bench(catalog)
     run_id = start(bench, catalog.workflow("w").job("a", "add").job("b", "add").after_success("b", ["a"]))
-    assert bench.worker.tick() == 0.0  # ran, not settled yet
+    with bench.link.autocommit() as ledger:
+        ledger.driver.execute("SET lock_timeout = '50ms'")
     with psycopg.connect(bench.connection.info.dsn) as holder:
         holder.execute("SELECT FROM runledger.workflow_runs FOR UPDATE")
-        with bench.link.autocommit() as ledger:
-            ledger.driver.execute("SET lock_timeout = '50ms'")
+        assert bench.worker.tick() == 0.0  # ran, not settled yet
         bench.worker.tick()
         assert statuses(bench, run_id)["b"] == "BLOCKED"
         holder.rollback()
