@@ -53,7 +53,7 @@ def _commands_of(line: str) -> Iterator[list[str]]:
 def complaint_about(words: list[str]) -> str | None:
     """What the program would say to these words before it looks at their values; None when they are understood."""
     command: click.Command = root
-    context = click.Context(root, info_name=PROGRAM)
+    context = click.Context(root, info_name=PROGRAM, **root.context_settings)
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         found = command.get_command(context, rest[0])
