@@ -53,12 +53,16 @@ class Limits:
         return [(LOCK_LIMITED_TYPES, lock), claim, (NOTE_STARTS, {"worker_id": self._worker_id})]
 
     def claimed(self, answers: list[list[Row]]) -> list[Row]:
-        """The rows of the claim, of the answers to what was sent."""
-        if len(answers) < 2:
-            return answers[0] if answers else []
-        [(_, busy, free_in)], claimed, _ = answers
-        if busy:
-            self.comes_again_seconds = CONTENDED_SECONDS
-        elif free_in is not None:
-            self.comes_again_seconds = max(SHORTEST_WAIT_SECONDS, free_in)
-        return claimed
+        """The rows of the claim, of the answers to what was sent: to nothing, to the claim alone, or to all three."""
+        match answers:
+            case []:
+                return []
+            case [claimed]:
+                return claimed
+            case [[(_, busy, free_in)], claimed, _]:
+                if busy:
+                    self.comes_again_seconds = CONTENDED_SECONDS
+                elif free_in is not None:
+                    self.comes_again_seconds = max(SHORTEST_WAIT_SECONDS, free_in)
+                return claimed
+        raise AssertionError(f"{len(answers)} answers to a claim")
