@@ -5,16 +5,16 @@ Nothing is forked for it: each birth is only noted, so the page says what the fl
 
 import importlib
 import inspect
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import fields
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 from unittest import mock
 
 from runledger.runtime import alone, fleet, roles
 from runledger.runtime.children import Child
 from runledger.runtime.config import JobsConfig
+from runledger.runtime.host import Pipe, Shared
 from runledger.runtime.supervisor import Supervisor
 
 HEAD = """# Processes
@@ -51,8 +51,8 @@ def process_tree_page(note: str) -> str:
     born = births()
     rows = [f"| supervisor | 1 | {_purpose('supervisor')} | |"]
     rows += [f"| {role} | {_count(role)} | {_purpose(role)} | {born[role].death_signal.name} |" for role in born]
-    boards = [one.type.__module__ for one in fields(roles.Host) if _is_shared_memory(one.type)]
-    shared = [f"- {_first_paragraph(module)}" for module in boards]
+    kinds = [(get_args(one.type) or [one.type])[-1] for one in fields(Shared)]
+    shared = [f"- {_first_paragraph(kind.__module__)}" for kind in kinds if kind is not Pipe]
     alone_too = f"\n## Without a supervisor\n\n{_first_paragraph(alone.__name__)}\n"
     return "".join([HEAD.format(note=note), _diagram(born), TABLE, _lines(rows), SHARED, _lines(shared), alone_too])
 
@@ -82,8 +82,7 @@ def births() -> dict[str, Birth]:
         with mock.patch.object(fleet, "spawn", note):
             supervisor._fleet.start_what_is_missing()
     finally:
-        for number in (*host.wake_reads, *host.wake_writes, host.obituaries_read, supervisor._fleet._post._write):
-            os.close(number)
+        host.shared.close()
     return {one.role: one for one in noted}
 
 
@@ -111,10 +110,6 @@ def _connection_name(role: str) -> str | None:
     if "_link(host, " not in inspect.getsource(vars(roles)[f"live_as_{role}"]):
         return None
     return f"runledger:{role}" + ("-0…" if role == fleet.WORKER else "")
-
-
-def _is_shared_memory(kind: object) -> bool:
-    return inspect.isclass(kind) and kind.__module__.startswith("runledger.runtime.") and kind is not JobsConfig
 
 
 def _first_paragraph(module: str) -> str:

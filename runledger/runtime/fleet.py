@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from runledger.database.settings import count_hosts
 from runledger.runtime.children import EXIT_CONFIGURATION, Child, resident_mb, signal_group, spawn
+from runledger.runtime.host import ATTENDING, CANARY, HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Host
 from runledger.runtime.keeper import worker_id
 from runledger.runtime.logs import log
 from runledger.runtime.obituary import ObituaryPost, write_obituary
@@ -18,14 +19,6 @@ from runledger.runtime.pulse import STILL_SECONDS, Vigil
 from runledger.runtime.reasons import Reasons
 from runledger.runtime.replacing import READY, Replacement
 from runledger.runtime.roles import (
-    ATTENDING,
-    CANARY,
-    HEALTH,
-    KEEPER,
-    REAPER,
-    SCHEDULER,
-    WORKER,
-    Host,
     live_as_canary,
     live_as_health,
     live_as_keeper,
@@ -47,10 +40,10 @@ _UNWANTED = "unwanted"
 class Fleet:
     """Children by pid. ``misconfiguration`` and ``is_crash_looping`` say why no further start will help."""
 
-    def __init__(self, host: Host, obituaries_write: int, *, with_reaper: bool, with_scheduler: bool) -> None:
+    def __init__(self, host: Host, *, with_reaper: bool, with_scheduler: bool) -> None:
         self._host = host
         self._config = host.config
-        self._post = ObituaryPost(host.obituaries_read, obituaries_write, host.pulses[KEEPER])
+        self._post = ObituaryPost(host.shared.obituaries.read, host.shared.obituaries.write, host.shared.pulses[KEEPER])
         self._vigil = Vigil()
         self._longest_wait_seconds = self._config.database_timeout_seconds * count_hosts(host.database_url)
         self._with_reaper = with_reaper
@@ -185,7 +178,7 @@ class Fleet:
         self._kill_the_still()
 
     def _kill_the_still(self) -> None:
-        beats = {child.pid: self._host.pulses[child.role].beats for child in self.of_role(*ATTENDING)}
+        beats = {child.pid: self._host.shared.pulses[child.role].beats for child in self.of_role(*ATTENDING)}
         for pid, still_seconds in self._vigil.look(beats, time.monotonic()):
             child = self._children[pid]
             if still_seconds > STILL_SECONDS + self._longest_wait_seconds and child.kill_cause is None:
@@ -279,7 +272,7 @@ class Fleet:
 
     def _wake(self, slot: Slot) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.write(self._host.wake_writes[slot.index], b"w")
+            os.write(self._host.shared.wakes[slot.index].write, b"w")
 
     def start_what_is_missing(self) -> None:
         """Keeper, reaper, scheduler and a worker in every slot run, unless a start is held back after fast deaths."""
@@ -304,7 +297,7 @@ class Fleet:
         self._incarnation += 1
         slot.reset(self._incarnation, time.monotonic_ns())
         slot.set_quiet(self._is_quiet)
-        drain(self._host.wake_reads[slot.index])
+        drain(self._host.shared.wakes[slot.index].read)
         self._start(WORKER, lambda parent: live_as_worker(self._host, slot, parent), slot)
 
     def _start(self, role: str, run: Callable[[int], int], slot: Slot | None = None) -> None:

@@ -7,16 +7,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from runledger.core.catalog import JobCatalog
 from runledger.core.errors import ConfigurationError, InvalidConfiguration, RunledgerError
 from runledger.runtime.app import idle_queues, load_catalog, queues_of
 from runledger.runtime.children import count_threads, unblock_signals
-from runledger.runtime.config import JobsConfig
 from runledger.runtime.fitness import check_fitness
 from runledger.runtime.health import Health
+from runledger.runtime.host import CANARY, HEALTH, KEEPER, REAPER, SCHEDULER, Host
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper, worker_id
 from runledger.runtime.link import DatabaseLink
@@ -24,50 +23,12 @@ from runledger.runtime.logs import log
 from runledger.runtime.loop import run_loop
 from runledger.runtime.pulse import Pulse
 from runledger.runtime.reaper import Reaper
-from runledger.runtime.registry import NoticeBoard, Registry
+from runledger.runtime.registry import Registry
 from runledger.runtime.scheduler import Scheduler
 from runledger.runtime.signals import SignalQueue, drain
-from runledger.runtime.slots import Slot, SlotState, SlotTable
-from runledger.runtime.tally import Tally, TallyBoard
+from runledger.runtime.slots import Slot, SlotState
+from runledger.runtime.tally import Tally
 from runledger.runtime.worker import Worker
-
-WORKER = "worker"
-KEEPER = "keeper"
-REAPER = "reaper"
-SCHEDULER = "scheduler"
-HEALTH = "health"
-CANARY = "canary"
-"""Lives for a moment, to find out whether fresh workers could."""
-
-ATTENDING = (KEEPER, REAPER, SCHEDULER, HEALTH)
-"""The roles beside the workers, one process each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What every child of one supervisor shares: settings, slots and pipes, all made before the first fork."""
-
-    host_id: str
-    app: str
-    database_url: str
-    schema: str
-    config: JobsConfig
-    queues: tuple[str, ...] | None
-    is_draining: bool
-    with_sync: bool
-    is_preloaded: bool
-    table: SlotTable
-    board: NoticeBoard
-    tallies: TallyBoard
-    pulses: Mapping[str, Pulse]
-    health_address: str | None
-    obituaries_read: int
-    wake_reads: Sequence[int]
-    wake_writes: Sequence[int]
-
-    @property
-    def slots(self) -> Sequence[Slot]:
-        return self.table.slots
 
 
 def _link(host: Host, role: str, pulse: Pulse | None = None) -> DatabaseLink:
@@ -100,7 +61,7 @@ def live_as_canary(host: Host) -> int:
     with contextlib.closing(_link(host, CANARY)) as link:
         try:
             with link.autocommit() as ledger:
-                check_fitness(ledger, host.table)
+                check_fitness(ledger, host.shared.table)
         except ConfigurationError:
             raise
         except RunledgerError:
@@ -118,7 +79,7 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
     if slot.index == 0:
         _warn_of_idle_queues(catalog, host.queues)
     link = _link(host, f"worker-{slot.index}")
-    tally = None if host.health_address is None else Tally(host.tallies, slot.index)
+    tally = None if host.health_address is None else Tally(host.shared.tallies, slot.index)
     own_id = worker_id(host.host_id, slot.index, slot.incarnation)
     worker = Worker(
         catalog,
@@ -131,13 +92,13 @@ def live_as_worker(host: Host, slot: Slot, parent_pid: int) -> int:
         is_draining=host.is_draining,
         with_sync=host.with_sync,
         tally=tally,
-        table=host.table,
+        table=host.shared.table,
         on_prepared=lambda: log(logging.INFO, "worker.ready", worker_id=own_id),
     )
-    host.board.write(slot.index, catalog.job_types)
+    host.shared.board.write(slot.index, catalog.job_types)
     slot.turn(SlotState.IDLE, time.monotonic_ns())
     worker.watch_stop(lambda: signal.SIGTERM in signals.seen)
-    wake_read = host.wake_reads[slot.index]
+    wake_read = host.shared.wakes[slot.index].read
 
     def tick() -> float | None:
         drain(wake_read)
@@ -159,20 +120,20 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
     """Keeps the leases of this host until told to stop, which the supervisor does last."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    pulse = host.pulses[KEEPER]
+    pulse = host.shared.pulses[KEEPER]
     link = _link(host, KEEPER, pulse)
     registry = Registry(
-        link, host.slots, host.board, host_id=host.host_id, app=host.app, queues=host.queues, config=host.config
+        link, host.slots, host.shared.board, host_id=host.host_id, app=host.app, queues=host.queues, config=host.config
     )
     keeper = Keeper(
         link,
         host.slots,
-        host.obituaries_read,
-        host.wake_writes,
+        host.shared.obituaries.read,
+        [wake.write for wake in host.shared.wakes],
         registry,
         host_id=host.host_id,
         config=host.config,
-        tally=None if host.health_address is None else Tally(host.tallies, host.tallies.keepers_page),
+        tally=None if host.health_address is None else Tally(host.shared.tallies, host.shared.tallies.keepers_page),
         pulse=pulse,
     )
 
@@ -182,7 +143,7 @@ def live_as_keeper(host: Host, parent_pid: int) -> int:
 
     def wake() -> tuple[int, ...]:
         socket = link.fileno()
-        return (host.obituaries_read,) if socket is None else (host.obituaries_read, socket)
+        return (host.shared.obituaries.read,) if socket is None else (host.shared.obituaries.read, socket)
 
     status = run_loop(tick, signals=signals, link=link, parent_pid=parent_pid, wake=wake, beat=pulse.beat)
     if os.getppid() != parent_pid:
@@ -195,7 +156,7 @@ def live_as_reaper(host: Host, parent_pid: int) -> int:
     """Reaps lapsed leases until told to stop."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    pulse = host.pulses[REAPER]
+    pulse = host.shared.pulses[REAPER]
     link = _link(host, REAPER, pulse)
     reaper = Reaper(link, host.config)
 
@@ -212,7 +173,7 @@ def live_as_scheduler(host: Host, parent_pid: int) -> int:
     """Fires due schedules until told to stop."""
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
-    pulse = host.pulses[SCHEDULER]
+    pulse = host.shared.pulses[SCHEDULER]
     link = _link(host, SCHEDULER, pulse)
     scheduler = Scheduler(link, host.config)
 
@@ -231,7 +192,7 @@ def live_as_health(host: Host, parent_pid: int) -> int:
     signals = SignalQueue((signal.SIGTERM,))
     unblock_signals()
     link = _link(host, HEALTH)
-    health = Health(host.health_address, host.table, host.tallies, link)
+    health = Health(host.health_address, host.shared.table, host.shared.tallies, link)
 
     def tick() -> float | None:
         health.is_stopping = signal.SIGTERM in signals.seen
@@ -243,7 +204,7 @@ def live_as_health(host: Host, parent_pid: int) -> int:
         link=link,
         parent_pid=parent_pid,
         wake=lambda: (health.fileno(),),
-        beat=host.pulses[HEALTH].beat,
+        beat=host.shared.pulses[HEALTH].beat,
     )
     link.close()
     return status

@@ -20,15 +20,12 @@ from runledger.runtime.children import EXIT_CONFIGURATION, EXIT_UNEXPECTED, Chil
 from runledger.runtime.config import JobsConfig
 from runledger.runtime.fleet import Fleet
 from runledger.runtime.health import parse_address
+from runledger.runtime.host import HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Host, Shared
 from runledger.runtime.interrupts import CANCEL_SIGNAL
 from runledger.runtime.logs import configure_logs, log
-from runledger.runtime.pulse import Pulse
-from runledger.runtime.registry import NoticeBoard
-from runledger.runtime.roles import ATTENDING, HEALTH, KEEPER, REAPER, SCHEDULER, WORKER, Host, preload
+from runledger.runtime.roles import preload
 from runledger.runtime.signals import SignalQueue, wait_for
-from runledger.runtime.slots import SlotTable
 from runledger.runtime.systemd import ServiceManager
-from runledger.runtime.tally import TallyBoard
 
 EXIT_TIME_RAN_OUT = 6
 TURN_SECONDS = 1.0
@@ -80,9 +77,6 @@ class Supervisor:
             parse_address(health_address)
         self._log = (log_level, log_format)
         self._is_preloading = is_preloading
-        table = SlotTable(self._config.max_global_concurrency)
-        wakes = [_pipe() for _ in table.slots]
-        obituaries_read, obituaries_write = _pipe()
         self._host = Host(
             host_id=f"{self._config.worker_id}.{secrets.token_hex(4)}",
             app=app,
@@ -93,18 +87,11 @@ class Supervisor:
             is_draining=is_draining,
             with_sync=with_sync,
             is_preloaded=is_preloading or is_preloaded or app.partition(":")[0] in sys.modules,
-            table=table,
-            board=NoticeBoard(len(table.slots)),
-            tallies=TallyBoard(len(table.slots)),
-            pulses={role: Pulse() for role in ATTENDING},
             health_address=health_address,
-            obituaries_read=obituaries_read,
-            wake_reads=[read for read, _ in wakes],
-            wake_writes=[write for _, write in wakes],
+            shared=Shared.among(self._config.max_global_concurrency),
         )
         self._fleet = Fleet(
             self._host,
-            obituaries_write,
             with_reaper=with_reaper,
             with_scheduler=with_scheduler and not is_draining,  # who leaves when the queue is empty does not fill it
         )
@@ -146,7 +133,7 @@ class Supervisor:
 
     def tick(self, signals: Sequence[signal.Signals] = ()) -> bool:
         """One turn; answers whether there is anything left to watch."""
-        self._host.table.beat(time.monotonic_ns())
+        self._host.shared.table.beat(time.monotonic_ns())
         self._manager.beat()
         for number in signals:
             if number in _ON_SIGNAL:
@@ -288,10 +275,3 @@ _ON_SIGNAL: dict[signal.Signals, Callable[[Supervisor], None]] = {
     signal.SIGUSR1: Supervisor._log_status,
 }
 """Which signal does what; docs/signals.md says the same for people."""
-
-
-def _pipe() -> tuple[int, int]:
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
-    return read, write

@@ -22,10 +22,10 @@ from runledger import (
 )
 from runledger.core.jobs import ClaimedJob
 from runledger.postgres.tables import metadata
+from runledger.runtime.host import Shared
 from runledger.runtime.keeper import Keeper
 from runledger.runtime.link import DatabaseLink
 from runledger.runtime.obituary import Obituary
-from runledger.runtime.registry import NoticeBoard
 from runledger.runtime.slots import Slot, SlotState
 from runledger.runtime.worker import Worker
 
@@ -82,9 +82,7 @@ class KeeperBench:
     keeper: Keeper
     slots: Sequence[Slot]
     link: DatabaseLink
-    obituaries_write: int
-    wake_reads: Sequence[int]
-    board: NoticeBoard
+    shared: Shared
 
     def live_in(self, slot: Slot, *, incarnation: int = 1, pid: int = 0, state: SlotState = SlotState.IDLE) -> str:
         """A worker lives in the slot; answers with its id. Without a pid it is this very process."""
@@ -101,11 +99,11 @@ class KeeperBench:
         slot.begin(position, jobs[position].lease_token, then, time.monotonic_ns() + 60_000_000_000)
 
     def die(self, obituary: Obituary) -> None:
-        os.write(self.obituaries_write, obituary.to_line())
+        os.write(self.shared.obituaries.write, obituary.to_line())
 
     def was_woken(self, slot: Slot) -> bool:
         try:
-            return bool(os.read(self.wake_reads[slot.index], 4_096))
+            return bool(os.read(self.shared.wakes[slot.index].read, 4_096))
         except BlockingIOError:
             return False
 

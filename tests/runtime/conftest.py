@@ -22,11 +22,12 @@ from runtime.scenes import Stage, a_catalog
 from runledger import JobCatalog, JobsConfig
 from runledger.database import migrate
 from runledger.postgres.definitions import sync_definitions
+from runledger.runtime.host import Shared
 from runledger.runtime.interrupts import Interrupts
 from runledger.runtime.keeper import Keeper
 from runledger.runtime.link import TIMEOUT_SECONDS as LINK_SECONDS
 from runledger.runtime.link import DatabaseLink
-from runledger.runtime.registry import NoticeBoard, Registry
+from runledger.runtime.registry import Registry
 from runledger.runtime.slots import SlotTable
 from runledger.runtime.tally import Tally
 from runledger.runtime.worker import Worker
@@ -166,38 +167,31 @@ def make_bench(
 @pytest.fixture
 def make_keeper(connection: Connection, open_link: Callable[..., DatabaseLink]) -> Iterator[Callable[..., KeeperBench]]:
     """A keeper over slots of its own; the pipes are closed afterwards."""
-    descriptors: list[int] = []
-
-    def pipe() -> tuple[int, int]:
-        made = os.pipe()
-        for descriptor in made:
-            os.set_blocking(descriptor, False)
-        descriptors.extend(made)
-        return made
+    opened: list[Shared] = []
 
     def make(slots: int = 1, *, tally: Tally | None = None, **settings: Any) -> KeeperBench:
-        table = SlotTable(slots)
-        obituaries_read, obituaries_write = pipe()
-        wakes = [pipe() for _ in table.slots]
+        shared = Shared.among(slots)
+        opened.append(shared)
         link = open_link("keeper")
         config = JobsConfig(max_global_concurrency=slots, **settings)
-        board = NoticeBoard(slots)
-        registry = Registry(link, table.slots, board, host_id="test", app="tests", queues=None, config=config)
+        registry = Registry(
+            link, shared.table.slots, shared.board, host_id="test", app="tests", queues=None, config=config
+        )
         keeper = Keeper(
             link,
-            table.slots,
-            obituaries_read,
-            [write for _, write in wakes],
+            shared.table.slots,
+            shared.obituaries.read,
+            [wake.write for wake in shared.wakes],
             registry,
             host_id="test",
             config=config,
             tally=tally,
         )
-        return KeeperBench(connection, keeper, table.slots, link, obituaries_write, [read for read, _ in wakes], board)
+        return KeeperBench(connection, keeper, shared.table.slots, link, shared)
 
     yield make
-    for descriptor in descriptors:
-        os.close(descriptor)
+    for shared in opened:
+        shared.close()
 
 
 @pytest.fixture

@@ -292,10 +292,10 @@ def test_half_a_line_waits_for_its_other_half(connection: Connection, make_keepe
     job = a_leased_job(connection, worker_id="test.0.1")
     line = an_obituary("test.0.1", running=job.lease_token, begun=(job.lease_token,)).to_line()
 
-    os.write(bench.obituaries_write, line[:20])
+    os.write(bench.shared.obituaries.write, line[:20])
     bench.keeper.tick()
     assert bench.attempts(job.job_id) == []
-    os.write(bench.obituaries_write, line[20:])
+    os.write(bench.shared.obituaries.write, line[20:])
     bench.keeper.tick()
 
     assert len(bench.attempts(job.job_id)) == 1

@@ -43,7 +43,7 @@ def test_the_keeper_announces_its_workers_at_once_and_then_only_now_and_then(
 ) -> None:
     bench = make_keeper(2)
     bench.live_in(bench.slots[0])
-    bench.board.write(0, ["mail.receipt"])
+    bench.shared.board.write(0, ["mail.receipt"])
 
     bench.keeper.tick()
     [found] = list_workers(connection)
@@ -61,7 +61,7 @@ def test_a_worker_that_has_not_imported_its_app_serves_nothing_yet(
     connection: Connection, make_keeper: MakeKeeper
 ) -> None:
     bench = make_keeper()
-    bench.board.write(0, ["of the worker before"])
+    bench.shared.board.write(0, ["of the worker before"])
     bench.live_in(bench.slots[0], state=SlotState.BOOTING)
 
     bench.keeper.tick()
