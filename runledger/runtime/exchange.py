@@ -75,8 +75,7 @@ class Exchange:
 
     def settle(self) -> None:
         """Every waiting outcome is written, or was refused because its lease is lost."""
-        if len(self._outbox):
-            self._run([])
+        self._run([])
 
     def settle_and_claim(self, limit: int) -> list[ClaimedJob]:
         """The same, and up to ``limit`` jobs are leased to this worker in the same commit."""
