@@ -112,7 +112,10 @@ def test_a_migration_may_take_longer_than_an_answer(server_url: str) -> None:
 
 def _waiters(url: str) -> int:
     with psycopg.connect(url, autocommit=True) as connection:
-        row = connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone()
+        row = connection.execute(
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+            " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+        ).fetchone()
     return 0 if row is None else int(row[0])
 
 

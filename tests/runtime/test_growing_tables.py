@@ -41,7 +41,8 @@ def test_plans_made_over_an_empty_queue_are_replaced_behind_a_backlog(
     with connection.transaction():
         enqueue_jobs(connection, [JobRequest("plans.nothing") for _ in range(JOBS)])
 
-    bench.work()
+    while bench.worker.tick() == 0.0:  # as many as the speed of the machine makes of them
+        pass
 
     assert bench.scalar("SELECT count(*) FROM runledger.job_queue WHERE final_status = 'SUCCEEDED'") == JOBS + 2
     bench.link.close()  # what a session has counted shows when it ends

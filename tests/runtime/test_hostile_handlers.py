@@ -1,5 +1,7 @@
 """The worst that a handler can do stays its own affair: its attempt is recorded, and the host goes on."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -88,10 +90,13 @@ def test_a_cancelled_handler_that_goes_on_cannot_succeed(desk: Desk, start_host:
     host = start_host().ready()
     desk.wait_for_effect(job_id)
 
+    keeper = host.pid_of("keeper")
+    os.kill(keeper, signal.SIGSTOP)  # it would interrupt the handler, before or in its last note
     with desk.connection.transaction():
         cancel_job(desk.connection, job_id, scope=Scope.any())
     gate.touch()
     desk.wait_for_effect(job_id, "ended")
+    os.kill(keeper, signal.SIGCONT)
     other = desk.one("work")
     desk.wait_for_end(other)
 

@@ -65,8 +65,8 @@ def test_the_timeout_of_an_ended_attempt_does_not_hit_the_next(interrupts: Inter
 def test_an_alarm_that_was_set_for_an_earlier_attempt_serves_the_next(interrupts: Interrupts) -> None:
     interrupts.enter(1, 0.2)
     interrupts.leave()
-    interrupts.enter(2, 0.3)
     began_at = time.monotonic()
+    interrupts.enter(2, 0.3)
 
     with pytest.raises(JobTimeout):
         spin(2.0)

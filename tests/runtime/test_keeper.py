@@ -169,7 +169,7 @@ def test_jobs_behind_a_short_one_are_left_alone(connection: Connection, make_kee
     [slot] = bench.slots
     worker_id = bench.live_in(slot)
     jobs = [a_leased_job(connection, f"type.{number}", worker_id=worker_id) for number in range(2)]
-    bench.run_in(slot, jobs, position=0, seconds_ago=0.6)
+    bench.run_in(slot, jobs, position=0, seconds_ago=0.3)
 
     bench.keeper.tick()
 
@@ -427,7 +427,7 @@ def test_an_enqueue_wakes_an_idle_worker_of_a_listening_host(connection: Connect
 def test_a_host_that_hears_much_and_has_nothing_to_do_stops_listening_for_a_while(
     connection: Connection, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wakeups, "MOST_HEARD_PER_SECOND", 3.0)
+    monkeypatch.setattr(wakeups, "MOST_HEARD_PER_SECOND", 0.1)
     bench = make_keeper()
     [slot] = bench.slots
     bench.live_in(slot)

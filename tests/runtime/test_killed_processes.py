@@ -200,6 +200,7 @@ def test_leases_of_a_host_that_died_as_a_whole_are_recovered_by_another(desk: De
     job_id = desk.one("gated", gate=str(gate))
     lost = start_host().ready()
     desk.wait_for_effect(job_id)
+    os.kill(lost.pid_of("keeper"), signal.SIGSTOP)  # it would give the lease back before it is killed itself
     lost.end()
     assert desk.leases() == 1
 
@@ -259,9 +260,12 @@ def test_a_cancelled_job_can_be_requeued_as_soon_as_its_handler_has_ended(desk: 
     host = start_host().ready()
     desk.wait_for_effect(job_id)
 
+    keeper = host.pid_of("keeper")
+    os.kill(keeper, signal.SIGSTOP)
     cancel_job(desk.connection, job_id, scope=Scope.any())
     with pytest.raises(CancellationNotQuiesced):
         requeue_job(desk.connection, job_id, scope=Scope.any())
+    os.kill(keeper, signal.SIGCONT)
     host.wait_for_event("job.attempt_void")
     quiesces_at = "SELECT quiesces_at FROM runledger.job_queue WHERE id = %s"
     until(lambda: desk.scalar(quiesces_at, job_id) is None, what="the note that the attempt has ended")

@@ -118,6 +118,7 @@ def test_a_process_whose_server_process_stopped_goes_on_over_another_connection(
     desk: Desk, start_host: StartHost, role: str
 ) -> None:
     host = start_host(JOBS_DATABASE_TIMEOUT_SECONDS=TIMEOUT_SECONDS).ready()
+    until(lambda: desk.scalar("SELECT count(*) FROM runledger.job_listeners"), what="the end of the keeper's echo")
     backend = until(lambda: _backend(desk, role), what=f"a connection of the {role}")
 
     with stopped(desk.connection, backend):

@@ -152,7 +152,7 @@ def test_a_stop_request_at_any_moment_of_the_start_ends_everything(desk: Desk, s
     assert {tuple(one["left"]) for one in ends} == {()}, "children outlived their supervisor"
     assert "Traceback" not in forker.log, forker.log
     assert desk.leases() == 0
-    assert sum(one["status"] == 0 for one in ends) > tries / 2, "hardly any try reached the start; it proves nothing"
+    assert sum(one["status"] == 0 for one in ends) > tries / 8, "hardly any try reached the start; it proves nothing"
 
 
 def test_a_preloaded_app_is_imported_once_and_serves_every_worker(desk: Desk, start_host: StartHost) -> None:

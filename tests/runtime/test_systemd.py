@@ -15,7 +15,7 @@ from runledger.runtime.systemd import ServiceManager
 from runledger.testing import scoped_environment
 
 StartHost = Callable[..., Host]
-WATCHDOG_SECONDS = 1.0
+WATCHDOG_SECONDS = 3.0
 
 
 class Manager:

@@ -195,7 +195,7 @@ def test_what_was_claimed_is_run_although_a_lost_outcome_cannot_be_looked_up(
     def refuse(*_: object) -> None:
         raise DatabaseUnavailable("gone for a moment")
 
-    bench = make_bench(returning("done"))
+    bench = make_bench(returning("done"), settle_delay_ms=10_000)
     lost = bench.enqueue("test")
     bench.worker.tick()  # its outcome waits for the next exchange
     age_lease(bench.connection, lost, seconds=3_600)
