@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from embedded.conftest import REPOSITORY
 
-from runledger.cli.local import db
+from runledger.cli.main import root
 from runledger.embedded import TEST_SETTINGS, EmbeddedServer, running_server
 from runledger.testing import scoped_environment
 
@@ -34,7 +34,7 @@ def empty_home(directory: Path) -> Iterator[Path]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(db, arguments)
+    return CliRunner().invoke(root, ["db", *arguments], prog_name="runledger")
 
 
 def test_start_prints_only_the_url_on_stdout_and_the_notice_on_stderr(stopped_home: Path) -> None:

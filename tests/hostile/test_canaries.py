@@ -14,7 +14,10 @@ from runledger import Ledger
 from runledger.database import migrate
 from runledger.testing import databases
 
-END_OUR_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'runledger:%'"
+END_OUR_SESSIONS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name LIKE 'runledger:%' AND datname = current_database()"
+)
 
 
 @pytest.mark.process

@@ -10,11 +10,11 @@ import psycopg
 from runledger.postgres.tables import metadata
 
 Connection = psycopg.Connection[Any]
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """What ``condition`` answers as soon as it is true. Raises AssertionError after ten seconds."""
+    """What ``condition`` answers as soon as it is true. Raises AssertionError after a minute."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     pause = threading.Event()
     while time.monotonic() < deadline:

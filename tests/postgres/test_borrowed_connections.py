@@ -438,8 +438,11 @@ def test_what_the_database_refuses_of_a_copy_is_our_error_over_django(connection
     )
     connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON runledger.job_queue EXECUTE FUNCTION refuse()")
 
-    with pytest.raises(errors.UniqueViolation) as refused, atomic(django):
-        enqueue_jobs(django, [JobRequest("test.job", {"card": "4111"})] * 1000)
+    try:
+        with pytest.raises(errors.UniqueViolation) as refused, atomic(django):
+            enqueue_jobs(django, [JobRequest("test.job", {"card": "4111"})] * 1000)
+    finally:
+        connection.execute("DROP FUNCTION refuse CASCADE")
 
     assert "4111" not in f"{refused.value} {refused.value.internal_message}"
 

@@ -288,7 +288,10 @@ def test_no_transaction_is_open_while_payloads_are_judged(
     @dataclass
     class Watching:
         def __post_init__(self) -> None:
-            query = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            query = (
+                "SELECT state FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'runledger'"
+            )
             states.extend(row[0] for row in connection.execute(query))
 
     catalog.job("watching")(annotated(Watching))

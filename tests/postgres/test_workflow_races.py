@@ -29,6 +29,7 @@ from runledger.testing.factories import dead_lettered, failed, succeeded
 
 SECONDS = float(os.environ.get("RUNLEDGER_WORKFLOW_RACE_SECONDS", "4"))
 WORKERS = int(os.environ.get("RUNLEDGER_WORKFLOW_RACE_WORKERS", "4"))
+LEAST_TURNS = 10
 ANY = Scope.any()
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
@@ -58,7 +59,7 @@ class Race:
     def run(self, name: str, turn: Callable[[Connection, random.Random], Any], connection: Connection) -> None:
         chance = random.Random(name)
         try:
-            while time.monotonic() < self.until:
+            while not self.is_over():
                 try:
                     with connection.transaction():
                         turn(connection, chance)
@@ -69,6 +70,11 @@ class Race:
                     self.errors[error.code] += 1
         except BaseException as error:
             self.broken.append(error)
+
+    def is_over(self) -> bool:
+        """After its time, or later where the machine is so slow that the workers have hardly begun."""
+        late = time.monotonic() - self.until
+        return late > 60 or (late > 0 and self.done["worker"] > LEAST_TURNS)
 
     def pick(self, chance: random.Random) -> str:
         return chance.choice(self.run_ids)
@@ -184,7 +190,7 @@ def test_workers_gates_appends_and_cancels_never_deadlock(connection: Connection
     assert race.broken == []
     assert deadlocks(connection) == before
     assert_invariants(connection)
-    assert race.done["worker"] > 10
+    assert race.done["worker"] > LEAST_TURNS
     assert race.done["appends"] + race.done["gates"] > 0
     assert "db.serialization_failure" not in race.errors
     assert "workflow.internal_state" not in race.errors

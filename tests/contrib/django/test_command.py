@@ -224,13 +224,14 @@ def test_an_interrupted_query_leaves_a_connection_that_works(shop: Project, bloc
 
         def handler():
             with {block}, connection.cursor() as cursor:
-                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                signal.setitimer(signal.ITIMER_REAL, 2)
                 cursor.execute("SELECT pg_sleep(60)")
 
         def running():
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+                    " AND datname = current_database()"
                 )
                 return cursor.fetchone()[0]
 
