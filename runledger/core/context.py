@@ -65,6 +65,7 @@ class JobContext:
         "_inputs",
         "_inputs_text",
         "_job",
+        "_progress",
         "_reporter",
         "deadline",
         "worker_id",
@@ -88,6 +89,7 @@ class JobContext:
         self._inputs: Any = _UNREAD
         self._headers: Any = _UNREAD
         self._config: Any = _UNREAD
+        self._progress: tuple[int | None, int | None] = (None, None)
         self.worker_id = worker_id
         self.deadline = deadline
 
@@ -181,12 +183,16 @@ class JobContext:
 
     def progress(self, done: int | None = None, total: int | None = None) -> None:
         """The job shows this progress; what is omitted keeps its stored value. Raises InvalidProgress when nothing is
-        given, or a number is negative, no integer, or done exceeds total; the lease is intact."""
+        given, or a number is negative, no integer, or done exceeds total, also together with what this attempt said
+        before; the lease is intact."""
         if done is None and total is None:
             raise InvalidProgress("progress needs done or total")
         done, total = _progress_number(done, "done"), _progress_number(total, "total")
-        if done is not None and total is not None and done > total:
+        last_done, last_total = self._progress
+        now_done, now_total = last_done if done is None else done, last_total if total is None else total
+        if now_done is not None and now_total is not None and now_done > now_total:
             raise InvalidProgress("done exceeds total")
+        self._progress = now_done, now_total
         self._reporter.save_progress(done, total)
 
     def save_checkpoint(self, value: JsonValue) -> None:

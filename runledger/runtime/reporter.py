@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from runledger.core.errors import InvalidConfiguration, LeaseLost, RunledgerError
+from runledger.core.errors import InvalidConfiguration, LeaseLost, RunledgerError, UnavailableError
 from runledger.core.jobs import ClaimedJob
 from runledger.core.operations import JobRuntimeConfig
 from runledger.core.results import Succeeded
@@ -53,11 +53,13 @@ class Reporter:
 
     def begin(self, job: ClaimedJob) -> None:
         """From here on everything is said about ``job``."""
-        self._job = job
-        self._done = self._total = None
-        self._log_lines = 0
-        self._written_at = 0.0
-        self._finished_on = self._finished_with = None
+        with self._link.lock:  # the attendant may be writing what the attempt before has said
+            self._job = job
+            self._done = self._total = None
+            self._logs = []
+            self._log_lines = 0
+            self._written_at = 0.0
+            self._finished_on = self._finished_with = None
 
     @property
     def is_finished(self) -> bool:
@@ -113,8 +115,9 @@ class Reporter:
 
     def flush(self) -> None:
         """What still waits is stored; called before the attempt is settled and by the attendant of a long job."""
-        if self._job is not None and (self._logs or self._done is not None or self._total is not None):
-            self._write()
+        with self._link.lock:
+            if self._job is not None and (self._logs or self._done is not None or self._total is not None):
+                self._write()
 
     def _refusal(self, job: ClaimedJob) -> RunledgerError:
         """Why nothing was settled on the handler's connection."""
@@ -138,16 +141,24 @@ class Reporter:
             self._write()
 
     def _write(self, checkpoint_text: str | None = None) -> None:
-        job = self._current()
+        """What was said so far is stored. It waits for the next write when the database cannot be used now; a line may
+        then be stored twice, when that was the answer to the commit."""
         with self._link.lock:
+            job = self._current()
             done, total, self._done, self._total = self._done, self._total, None, None
             logs, self._logs = self._logs, []
             if done is None and total is None and checkpoint_text is None and not logs:
                 return
-            with self._link.transaction() as ledger:
-                if done is not None or total is not None or checkpoint_text is not None:
-                    save_progress(
-                        ledger, job.job_id, job.lease_token, done=done, total=total, checkpoint=checkpoint_text
-                    )
-                write_logs(ledger, job.job_id, job.lease_token, logs)
+            try:
+                with self._link.transaction() as ledger:
+                    if done is not None or total is not None or checkpoint_text is not None:
+                        save_progress(
+                            ledger, job.job_id, job.lease_token, done=done, total=total, checkpoint=checkpoint_text
+                        )
+                    write_logs(ledger, job.job_id, job.lease_token, logs)
+            except UnavailableError:
+                self._done = done if self._done is None else self._done
+                self._total = total if self._total is None else self._total
+                self._logs[:0] = logs
+                raise
             self._written_at = time.monotonic()

@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 from runtime.benches import Bench
 
-from runledger import InvalidCheckpoint, InvalidProgress, JobCatalog, JobContext, JobStatus, LeaseLost, Scope
+from runledger import (
+    DatabaseUnavailable,
+    InvalidCheckpoint,
+    InvalidProgress,
+    JobCatalog,
+    JobContext,
+    JobStatus,
+    LeaseLost,
+    Scope,
+)
 from runledger.postgres.operations import cancel_job
 from runledger.postgres.promote import promote_due_jobs
 from runledger.postgres.runtime_configs import upsert_job_runtime_config
-from runledger.runtime import attendant
+from runledger.runtime import attendant, reporter
 from runledger.runtime.reporter import MOST_LOG_LINES
 
 MakeBench = Callable[..., Bench]
@@ -104,6 +113,70 @@ def test_the_next_attempt_finds_the_checkpoint_of_a_failed_one(make_bench: MakeB
     assert found == [None, [1]]
 
 
+def test_progress_that_contradicts_what_was_said_before_is_refused_before_it_is_stored(make_bench: MakeBench) -> None:
+    def handler(context: JobContext, bench: Bench) -> str:
+        context.progress(1, 4)
+        context.progress(3)
+        with pytest.raises(InvalidProgress):
+            context.progress(total=2)
+        with pytest.raises(InvalidProgress):
+            context.progress(5)
+        context.progress(4)
+        return "went on"
+
+    bench, job_id = run(make_bench, handler)
+
+    job = bench.job(job_id)
+    assert (job.output, job.progress_done, job.progress_total) == ("went on", 4, 4)
+
+
+def test_what_was_said_while_the_database_was_away_is_stored_later(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DatabaseUnavailable("gone for a moment")
+
+    def handler(context: JobContext, bench: Bench) -> None:
+        with monkeypatch.context() as away:
+            away.setattr(reporter, "write_logs", refuse)
+            with pytest.raises(DatabaseUnavailable):
+                context.progress(1, 2)
+            with pytest.raises(DatabaseUnavailable):
+                context.log("first")
+        context.progress(2)
+        context.log("second")
+
+    bench, job_id = run(make_bench, handler)
+
+    lines = bench.connection.execute("SELECT message FROM runledger.job_logs ORDER BY id").fetchall()
+    assert lines == [("first",), ("second",)]
+    assert (bench.job(job_id).progress_done, bench.job(job_id).progress_total) == (2, 2)
+
+
+def test_what_could_not_be_stored_of_one_attempt_is_not_said_of_the_next(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DatabaseUnavailable("gone for a moment")
+
+    said = iter(["first", "second"])
+
+    def handler(context: JobContext, bench: Bench) -> None:
+        line = next(said)
+        if line == "first":
+            monkeypatch.setattr(reporter, "write_logs", refuse)
+            with pytest.raises(DatabaseUnavailable):
+                context.log(line)
+        else:
+            monkeypatch.undo()
+            context.log(line)
+
+    bench, _ = run(make_bench, handler)
+    bench.run("test")
+
+    assert bench.connection.execute("SELECT message FROM runledger.job_logs").fetchall() == [("second",)]
+
+
 @pytest.mark.parametrize(("done", "total"), [(2, 1), (-1, None), (None, None), (1.5, 2), (True, 2)])
 def test_progress_that_contradicts_itself_is_refused_and_the_attempt_goes_on(
     make_bench: MakeBench, done: Any, total: Any
@@ -119,14 +192,21 @@ def test_progress_that_contradicts_itself_is_refused_and_the_attempt_goes_on(
     assert bench.job(job_id).output == "went on"
 
 
-def test_progress_beyond_the_stored_total_ends_the_job_with_its_reason(make_bench: MakeBench) -> None:
-    def handler(context: JobContext, bench: Bench) -> None:
-        context.progress(1, 2)
-        context.save_checkpoint(None)
-        context.progress(3)
-        context.save_checkpoint(None)
+def test_progress_beyond_the_total_of_an_earlier_attempt_ends_the_job_with_its_reason(make_bench: MakeBench) -> None:
+    catalog = JobCatalog(max_attempts=2)
 
-    bench, job_id = run(make_bench, handler)
+    @catalog.job("test")
+    def test(context: JobContext, payload: Any) -> None:
+        if context.attempt == 1:
+            context.progress(1, 2)
+            raise ValueError("again")
+        context.progress(3)
+
+    bench = make_bench(catalog)
+    job_id = bench.run("test")
+    bench.connection.execute("UPDATE runledger.job_scheduled SET next_run_at = clock_timestamp()")
+    promote_due_jobs(bench.connection)
+    bench.work()
 
     assert (bench.job(job_id).status, bench.job(job_id).last_error_code) == (
         JobStatus.DEAD_LETTERED,
