@@ -16,7 +16,9 @@ class Mutant(NamedTuple):
 SETTLE, LEASES, CLAIM, LIMITS = (f"runledger/postgres/{name}.py" for name in ("settle", "leases", "claim", "limits"))
 RECOVERY, EXPRESSIONS = "runledger/postgres/recovery.py", "runledger/postgres/expressions.py"
 FAILURES, GATE, CRON = (f"runledger/core/{name}.py" for name in ("failures", "gate", "cron"))
-KEEPER, LINK, EXCHANGE = (f"runledger/runtime/{name}.py" for name in ("keeper", "link", "exchange"))
+KEEPER, LINK, EXCHANGE, REPORTER = (
+    f"runledger/runtime/{name}.py" for name in ("keeper", "link", "exchange", "reporter")
+)
 QUEUE_SQL, OPERATIONS_SQL = "sql/202611220001_queue.sql", "sql/202611220002_operations.sql"
 
 MUTANTS = [
@@ -353,6 +355,20 @@ MUTANTS = [
         '    place = "local socket"',
         '    return url\n    place = "local socket"',
         "tests/hostile/test_expressions.py",
+    ),
+    Mutant(
+        "what a handler said is lost when it cannot be written at once",
+        REPORTER,
+        "                self._logs[:0] = logs\n",
+        "",
+        "tests/runtime/test_reporter.py",
+    ),
+    Mutant(
+        "what could not be written of one attempt is written for the next",
+        REPORTER,
+        "            self._logs = []\n            self._log_lines",
+        "            self._log_lines",
+        "tests/runtime/test_reporter.py",
     ),
     Mutant(
         "statements are put together",
